@@ -1,0 +1,122 @@
+"""Stand-ins for time, datetime, uuid and random in rule modules: the present is the event's own time, chance is seeded.
+
+A rule then gives the same answer in production, in a test, in a replay after a crash and in a backtest of last year.
+Values are real ones: `datetime.now()` returns a datetime.datetime. What takes an explicit time is passed through.
+"""
+
+from __future__ import annotations
+
+import datetime as real_datetime
+import random as real_random
+import time as real_time
+import uuid as real_uuid
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from rules.evaluation import current
+
+
+def _now_s() -> float:
+    return current().event_time_s
+
+
+def _copy(module: ModuleType, name: str) -> ModuleType:
+    made = ModuleType(name, module.__doc__)
+    made.__dict__.update({key: value for key, value in vars(module).items() if key not in ("__name__", "__spec__")})
+    return made
+
+
+def _time() -> ModuleType:
+    made: Any = _copy(real_time, "time")
+    made.time = _now_s
+    made.time_ns = lambda: int(_now_s() * 1_000_000_000)
+    made.gmtime = lambda secs=None: real_time.gmtime(_now_s() if secs is None else secs)
+    made.localtime = lambda secs=None: real_time.gmtime(_now_s() if secs is None else secs)  # TZ is UTC everywhere
+    made.ctime = lambda secs=None: real_time.asctime(made.gmtime(secs))
+    made.asctime = lambda t=None: real_time.asctime(made.gmtime() if t is None else t)
+    made.strftime = lambda format, t=None: real_time.strftime(format, made.gmtime() if t is None else t)
+    return made  # type: ignore[no-any-return]
+
+
+class _Bound(type):
+    """A class that stands for a real one: real instances are its instances."""
+
+    real: type
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.real)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.real)
+
+
+class _BoundDate(real_datetime.date, metaclass=_Bound):
+    real = real_datetime.date
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return real_datetime.date(*args, **kwargs)
+
+    @classmethod
+    def today(cls) -> Any:
+        return real_datetime.datetime.fromtimestamp(_now_s(), real_datetime.UTC).date()
+
+    fromisoformat = real_datetime.date.fromisoformat
+    fromtimestamp = real_datetime.date.fromtimestamp
+    fromordinal = real_datetime.date.fromordinal
+
+
+class _BoundDatetime(real_datetime.datetime, metaclass=_Bound):
+    real = real_datetime.datetime
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return real_datetime.datetime(*args, **kwargs)
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        now = real_datetime.datetime.fromtimestamp(_now_s(), real_datetime.UTC)
+        return now.replace(tzinfo=None) if tz is None else now.astimezone(tz)
+
+    @classmethod
+    def utcnow(cls) -> Any:
+        return cls.now()
+
+    @classmethod
+    def today(cls) -> Any:
+        return cls.now()
+
+    fromisoformat = real_datetime.datetime.fromisoformat
+    fromtimestamp = real_datetime.datetime.fromtimestamp
+    utcfromtimestamp = real_datetime.datetime.utcfromtimestamp
+    fromordinal = real_datetime.datetime.fromordinal
+    strptime = real_datetime.datetime.strptime
+    combine = real_datetime.datetime.combine
+
+
+def _datetime() -> ModuleType:
+    made: Any = _copy(real_datetime, "datetime")
+    made.date = _BoundDate
+    made.datetime = _BoundDatetime
+    return made  # type: ignore[no-any-return]
+
+
+def _uuid() -> ModuleType:
+    made: Any = _copy(real_uuid, "uuid")
+    made.uuid1 = made.uuid4 = lambda *_: real_uuid.UUID(int=current().random.getrandbits(128), version=4)
+    return made  # type: ignore[no-any-return]
+
+
+def _random() -> ModuleType:
+    made: Any = _copy(real_random, "random")
+    for name in dir(real_random):
+        if isinstance(getattr(getattr(real_random, name), "__self__", None), real_random.Random):
+            setattr(made, name, _drawn(name))
+    return made  # type: ignore[no-any-return]
+
+
+def _drawn(name: str) -> Callable[..., Any]:
+    return lambda *args, **kwargs: getattr(current().random, name)(*args, **kwargs)
+
+
+BOUND = {"time": _time(), "datetime": _datetime(), "uuid": _uuid(), "random": _random()}
+"""Module name -> what rule modules get under it."""

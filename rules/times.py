@@ -1,0 +1,103 @@
+"""Times of log records, read and written as Panther does. A time is seconds since 1970, exact to the microsecond."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+LATEST_S = 7_289_654_400.0
+"""The end of the year 2200. Later times are no times of log records but other units, sentinels or corruption."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)
+_MAX_TEXT = 64
+
+# What datetime.fromisoformat does not take: a space before the offset, UTC in words, a leap second, no seconds.
+_UNUSUAL = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,18}))?)?)?\s*(Z|UTC|GMT|\(UTC\)|[+-]\d\d:?\d\d)?",
+    re.ASCII | re.IGNORECASE,
+)
+# Nine digits or more: "20230710" is a date to its author, not a day in August 1970.
+_NUMBER = re.compile(r"\d{9,20}(?:\.\d{1,18})?", re.ASCII)
+
+
+class BadTime(ValueError):
+    """A time is present and cannot be read."""
+
+
+def parse_time(value: object) -> float:
+    """The time that a field's value stands for, cut to the microsecond.
+
+    Text: RFC 3339 and its looser relatives, a space for the T, any number of decimals, any offset or none (then it is
+    UTC), or a number in quotes. Numbers count since 1970 in the unit that their size tells: seconds, or from 1e11 on
+    milliseconds, from 1e14 microseconds, from 1e17 nanoseconds. Raises BadTime for all else and for years outside 1970
+    to 2200.
+    """
+    if isinstance(value, str):
+        if len(value) > _MAX_TEXT:
+            raise BadTime(f"{value[:_MAX_TEXT]!r}... is no time")
+        return _parse_text(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _from_number(value)
+    raise BadTime(f"{_shortened(value)} is no time")
+
+
+def format_time(time_s: float) -> str:
+    """Panther's form, which has no zone and means UTC: 2023-07-10 11:42:18.000000000"""
+    moment = _NAIVE_EPOCH + timedelta(seconds=time_s)
+    return moment.isoformat(sep=" ", timespec="microseconds") + "000"
+
+
+@lru_cache(maxsize=4096)  # many events share a second: a hit takes 0.05 us, a miss 0.5
+def _parse_text(text: str) -> float:
+    # fromisoformat also takes week dates and "2025-04-11:21:02", which it reads as 21:02:00: check the shape first.
+    if text[10:11] in ("T", " ") and text[13:14] == ":" == text[16:17] and text[4:5] == "-":
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return _parse_unusual(text)
+        if moment.tzinfo is None:
+            return _in_range((moment - _NAIVE_EPOCH).total_seconds(), text)
+        return _in_range(moment.timestamp(), text)
+    return _parse_unusual(text)
+
+
+def _parse_unusual(text: str) -> float:
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return _from_number(float(text) if "." in text else int(text))
+    found = _UNUSUAL.fullmatch(text)
+    if found is None:
+        raise BadTime(f"{text!r} is no time")
+    date, minute, second, fraction, offset = found.groups()
+    leap_s = 1 if second == "60" else 0
+    zone = offset if offset and offset[0] in "+-" else "Z"
+    try:
+        moment = datetime.fromisoformat(
+            f"{date}T{minute or '00:00'}:{'59' if leap_s else second or '00'}.{fraction or '0'}{zone}"
+        )
+    except ValueError as error:
+        raise BadTime(f"{text!r} is no time: {error}") from None
+    return _in_range(moment.timestamp() + leap_s, text)
+
+
+def _from_number(number: int | float) -> float:
+    if not 0 <= number < 1e19:  # NaN is neither
+        raise BadTime(f"{_shortened(number)} lies outside the years 1970 to 2200")
+    per_second = 1 if number < 1e11 else 10**3 if number < 1e14 else 10**6 if number < 1e17 else 10**9
+    # Integers in integers: a float cannot hold today's nanoseconds.
+    exact = isinstance(number, int)
+    microseconds = number * 10**6 // per_second if exact else round(number * (10**6 / per_second))
+    return _in_range(microseconds / 1e6, number)
+
+
+def _in_range(time_s: float, value: object) -> float:
+    if 0 <= time_s < LATEST_S:
+        return time_s
+    raise BadTime(f"{_shortened(value)} lies outside the years 1970 to 2200")
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."

@@ -1,0 +1,174 @@
+"""Alert windows: how matches of one (rule, dedup) become alerts (DESIGN 5, 11.15, 11.16).
+
+A window opens at its first match and takes every match whose clock is not later than the dedup period after that first
+match's clock, earlier ones included; the next one opens a new window. The alert is raised once, when the number of
+matches, or of distinct unique() values, first reaches the threshold. Times are event time, so a replay opens the same
+windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+WindowKey = tuple[str, str]
+"""(rule id, dedup string)"""
+
+
+class Policy(NamedTuple):
+    """What a rule says about its windows."""
+
+    threshold: int
+    """At least 1."""
+    period_s: float
+    distinct: bool
+    """Threshold counts the distinct values of unique() instead of matches."""
+
+
+class WindowRow(NamedTuple):
+    """A window as plain data, for snapshots. `opened_s` None is a tombstone: the window does not exist."""
+
+    rule_id: str
+    dedup: str
+    opened_s: float | None
+    period_s: float
+    alert_id: str
+    count: int
+    raised: bool
+    first: bytes
+    uniques: tuple[bytes, ...]
+
+
+class Placed(NamedTuple):
+    """Where a match went."""
+
+    alert_id: str
+    raised: bool
+    """This match reached the threshold: raise the alert now."""
+    count: int
+    first: bytes
+    """What the window's first match said of itself; empty once the alert is raised."""
+
+
+class _Window:
+    __slots__ = ("alert_id", "count", "first", "opened_s", "period_s", "raised", "uniques")
+
+    def __init__(self, alert_id: str, opened_s: float, period_s: float) -> None:
+        self.alert_id = alert_id
+        self.opened_s = opened_s
+        self.period_s = period_s
+        self.count = 0
+        self.raised = False
+        self.first = b""
+        self.uniques: dict[bytes, None] = {}
+
+
+class Windows:
+    """The open windows of one shard, or of one test."""
+
+    def __init__(self) -> None:
+        self._windows: dict[WindowKey, _Window] = {}
+        self._dirty: set[WindowKey] = set()
+        self._to_free: list[WindowKey] = []
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def add(
+        self,
+        key: WindowKey,
+        policy: Policy,
+        clock_s: float,
+        position: tuple[int, ...],
+        unique: str | None,
+        first: Callable[[], bytes],
+    ) -> Placed:
+        """Place a match. `first` is called only for a match that opens a window, and describes it for the alert."""
+        window = self._windows.get(key)
+        if window is None or clock_s > window.opened_s + policy.period_s:
+            window = _Window(alert_id(key, position), clock_s, policy.period_s)
+            window.first = first()
+            self._windows[key] = window
+        self._dirty.add(key)
+        window.count += 1
+        described = window.first
+        raised = not window.raised and self._reached(window, policy, unique)
+        if raised:
+            window.raised = True
+            window.first = b""
+            window.uniques = {}
+        return Placed(window.alert_id, raised, window.count, described)
+
+    @staticmethod
+    def _reached(window: _Window, policy: Policy, unique: str | None) -> bool:
+        if not policy.distinct:
+            return window.count >= policy.threshold
+        if unique is not None:
+            window.uniques[hashlib.blake2b(unique.encode(), digest_size=16).digest()] = None
+        return len(window.uniques) >= policy.threshold
+
+    def free(self, horizon_s: float, limit: int) -> int:
+        """Look at up to `limit` windows and drop those that ended before the horizon (W - lateness). Returns how many."""
+        if not self._to_free:
+            self._to_free = list(self._windows)
+        batch = self._to_free[-limit:]
+        del self._to_free[-limit:]
+        freed = 0
+        for key in batch:
+            window = self._windows.get(key)
+            if window is not None and window.opened_s + window.period_s < horizon_s:
+                del self._windows[key]
+                self._dirty.add(key)
+                freed += 1
+        return freed
+
+    def take_dirty(self) -> list[WindowRow]:
+        """The windows that changed since the last call, as rows; those that are gone as tombstones."""
+        rows = [self._row(key) for key in self._dirty]
+        self._dirty.clear()
+        return rows
+
+    def rows(self) -> Iterable[WindowRow]:
+        """All windows, for a base snapshot."""
+        return [self._row(key) for key in self._windows]
+
+    def _row(self, key: WindowKey) -> WindowRow:
+        window = self._windows.get(key)
+        if window is None:
+            return WindowRow(*key, None, 0.0, "", 0, False, b"", ())
+        return WindowRow(
+            *key,
+            window.opened_s,
+            window.period_s,
+            window.alert_id,
+            window.count,
+            window.raised,
+            window.first,
+            tuple(window.uniques),
+        )
+
+    def restore(self, row: WindowRow) -> None:
+        """Put a row back; a later row of the same window wins."""
+        key = (row.rule_id, row.dedup)
+        if row.opened_s is None:
+            self._windows.pop(key, None)
+            return
+        window = _Window(row.alert_id, row.opened_s, row.period_s)
+        window.count, window.raised, window.first = row.count, row.raised, row.first
+        window.uniques = dict.fromkeys(row.uniques)
+        self._windows[key] = window
+
+    def validate(self) -> None:
+        """Raise AssertionError when a window contradicts itself."""
+        for key, window in self._windows.items():
+            if window.count < 1:
+                raise AssertionError(f"window {key} has no match")
+            if window.raised and (window.first or window.uniques):
+                raise AssertionError(f"window {key} kept what only an alert to come needs")
+
+
+def alert_id(key: WindowKey, position: tuple[int, ...]) -> str:
+    """The name of a window: rule, dedup string and the position of its first match; 32 hexadecimal digits."""
+    text = "\0".join((*key, *map(str, position)))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

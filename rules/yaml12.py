@@ -1,0 +1,80 @@
+"""YAML with 1.2 meaning on PyYAML's C parser, and the line of every key.
+
+PyYAML resolves plain scalars by YAML 1.1: `no` is False, `2020-01-01` a date, `010` eight, `1:30` ninety. Test events in rule
+packs are written for YAML 1.2's core schema, where these are text, text, ten and text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Resolver(yaml.resolver.BaseResolver):
+    """The core schema of YAML 1.2.2, section 10.3.2."""
+
+
+for _name, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+     "-+.0123456789"),
+):  # fmt: skip
+    _Resolver.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
+_Resolver.add_implicit_resolver(_TAG + "merge", re.compile(r"<<\Z"), ["<"])
+
+
+_Parser: Any = getattr(yaml, "cyaml", None) and yaml.cyaml.CParser
+
+
+class _Loader(_Parser, yaml.constructor.SafeConstructor, _Resolver):  # type: ignore[misc]
+    def __init__(self, text: str) -> None:
+        _Parser.__init__(self, text)
+        yaml.constructor.SafeConstructor.__init__(self)
+        _Resolver.__init__(self)
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        text = str(self.construct_scalar(node))
+        for prefix, base in (("0o", 8), ("0x", 16)):
+            if text.startswith(prefix):
+                return int(text[2:], base)
+        return int(text)
+
+
+_Loader.add_constructor(_TAG + "int", _Loader.construct_int)
+
+
+class BadYaml(ValueError):
+    """No YAML; `line` is where, counted from 1, or None."""
+
+    def __init__(self, message: str, line: int | None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def load(data: bytes) -> tuple[Any, dict[str, int]]:
+    """(the document, the line of each top-level key). Raises BadYaml."""
+    try:
+        loader = _Loader(data.decode("utf-8-sig"))
+        try:
+            node = loader.get_single_node()
+            document = loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
+    except UnicodeDecodeError as error:
+        raise BadYaml(f"not UTF-8 at byte {error.start}", None) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        raise BadYaml(f"no YAML: {problem}", mark.line + 1 if mark is not None else None) from None
+    except (ValueError, RecursionError) as error:
+        raise BadYaml(f"no YAML: {error}", None) from None
+    lines: dict[str, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+    return document, lines
