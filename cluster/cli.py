@@ -1,0 +1,227 @@
+"""The command line: one function per command, and the exit codes.
+
+    0    done
+    1    tests failed, or a pack is invalid
+    2    usage
+    3    an input is missing or unreadable
+    4    the store or the cluster is unreachable, or another run took the job over
+    130  interrupted, after a clean checkpoint
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EVALUATION_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}
+"""One environment for every process that evaluates rules (DESIGN 11.6)."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Stateful security detections in Panther's rule format, exact and sharded.",
+    epilog="Exit codes: 0 done, 1 tests failed or a pack is invalid, 2 usage, 3 input missing or unreadable, "
+    "4 store or cluster unreachable or job taken over, 130 interrupted after a checkpoint.",
+)
+state_app = typer.Typer(no_args_is_help=True, help="Look at a job's keys.")
+app.add_typer(state_app, name="state")
+
+
+def _fail(exit_code: int, message: str) -> typer.Exit:
+    print(f"countersign: {message}", file=sys.stderr)
+    return typer.Exit(exit_code)
+
+
+@app.command(
+    epilog="Example:  countersign run logs/ --rules rules/packs --job march --store redis://localhost:6379 "
+    "--alerts alerts.jsonl"
+)
+def run(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, directories, globs, or - for stdin.")],
+    rules: Annotated[list[Path], typer.Option(help="A directory of rules (.py + .yml); may be given several times.")],
+    log_type: Annotated[str | None, typer.Option(help="The log type of the inputs; recognised by content if absent.")] = None,
+    shards: Annotated[int, typer.Option(min=1, max=1024, help="How many shards hold the state.")] = 2,
+    runtime: Annotated[str, typer.Option(help="ray, or local: the same machines in one process.")] = "ray",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to join: auto, or host:port. Else Ray starts here.")] = None,
+    store: Annotated[str, typer.Option(help="Where checkpoints go: a directory or redis://host:port/db.")] = ".countersign",
+    job: Annotated[str | None, typer.Option(help="A name, under which the run can be continued.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over: forget the job's checkpoints and outputs.")] = False,
+    alerts: Annotated[str | None, typer.Option(help="Where alerts go: a file, - or redis://...?stream=NAME.")] = None,
+    matches: Annotated[str | None, typer.Option(help="Where matches go; else they are counted only.")] = None,
+    errors: Annotated[str | None, typer.Option(help="Where rule errors go; else they are counted only.")] = None,
+    epoch_events: Annotated[int, typer.Option(min=1, max=10_000_000, help="Events per epoch, about.")] = 16_384,
+    checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between checkpoints.")] = 5.0,
+    no_prefilter: Annotated[bool, typer.Option("--no-prefilter", help="Parse every line, as this version always does.")] = False,
+    no_index: Annotated[bool, typer.Option("--no-index", help="Probe every rule, as this version always does.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No live display and no closing words.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one summary object at the end.")] = False,
+) -> None:
+    """Evaluate rules over logs."""
+    import orjson
+
+    from cluster import config
+    from cluster import run as running
+    from cluster.display import Display, summary_text
+
+    if runtime not in ("ray", "local"):
+        raise typer.BadParameter(f"{runtime!r} is no runtime: give ray or local", param_hint="--runtime")
+    if job is not None and not running.VALID_JOB.fullmatch(job):
+        raise typer.BadParameter(f"{job!r}: letters, digits, dots, dashes and underscores, 100 at most", param_hint="--job")
+    outputs = {kind: uri for kind, uri in (("alerts", alerts), ("matches", matches), ("errors", errors)) if uri is not None}
+    options = running.Options(
+        inputs, rules, log_type, shards, runtime, address, store, job, fresh, outputs, epoch_events, checkpoint_interval,
+        quiet, json,
+    )  # fmt: skip
+    human = None
+    if alerts is None and not (json and quiet):
+        human = sys.stderr if json else sys.stdout
+    display = Display(outputs, live=sys.stderr.isatty() and not quiet, human_alerts=human)
+    with _failures():
+        summary = running.run(options, config.from_environment(os.environ), _runtime_starter(runtime, address), display)
+    for note in summary.notes:
+        print(f"countersign: {note}", file=sys.stderr)
+    if json:
+        print(orjson.dumps(summary.record).decode())
+    elif not quiet:
+        print(summary_text(summary.record), file=sys.stderr)
+    raise typer.Exit(summary.exit_code)
+
+
+def _runtime_starter(runtime: str, address: str | None) -> Any:
+    if runtime == "local":
+        from cluster.runtime.local import LocalRuntime
+
+        return LocalRuntime
+
+    def start(spec: Any) -> Any:
+        from cluster.runtime.ray import RayRuntime, start_ray
+
+        start_ray(address)
+        return RayRuntime(spec)
+
+    return start
+
+
+@state_app.command("get", epilog="Example:  countersign state get 'denied:arn:aws:iam::1:user/eve' --job march")
+def state_get(
+    key: Annotated[str, typer.Argument(help="The key as a rule wrote it.")],
+    job: Annotated[str, typer.Option(help="The job.")],
+    store: Annotated[str, typer.Option(help="The job's store.")] = ".countersign",
+) -> None:
+    """Print what a key holds, as of the job's last checkpoint."""
+    with _failures():
+        _, rows = _rows(store, job)
+    for row in rows:
+        if row.key == key:
+            print(_row_text(row))
+            return
+    raise _fail(1, f"{key!r}: job {job} has no such key, or it has expired: `countersign state ls` lists them")
+
+
+@state_app.command("ls", epilog="Example:  countersign state ls --prefix denied: --limit 20 --job march")
+def state_ls(
+    job: Annotated[str, typer.Option(help="The job.")],
+    prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    store: Annotated[str, typer.Option(help="The job's store.")] = ".countersign",
+) -> None:
+    """List keys, as of the job's last checkpoint, in key order."""
+    with _failures():
+        _, rows = _rows(store, job)
+    chosen = [row for row in rows if row.key.startswith(prefix)]
+    for row in chosen[:limit]:
+        print(_row_text(row))
+    if len(chosen) > limit:
+        print(f"countersign: {len(chosen) - limit} more: raise --limit or narrow --prefix", file=sys.stderr)
+
+
+def _rows(store_url: str, job: str) -> tuple[dict[str, Any], list[Any]]:
+    from cluster.run import state_rows
+    from cluster.stores import open_store
+
+    return state_rows(open_store(store_url), job)
+
+
+def _row_text(row: Any) -> str:
+    import orjson
+
+    from cluster.core.records import time_text
+
+    record: dict[str, Any] = {"key": row.key}
+    if row.counter is not None:
+        record["counter"] = row.counter
+    if row.members is not None:
+        record["string_set"] = row.members
+    if row.dictionary is not None:
+        record["dictionary"] = orjson.Fragment(row.dictionary)
+    record["expires_at"] = time_text(row.expiry_s)
+    return orjson.dumps(record).decode()
+
+
+@app.command(epilog="Example:  countersign test rules/packs --filter RuleID=Okta.MFA.Fatigue")
+def test(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of rules.")],
+    filter: Annotated[list[str] | None, typer.Option("--filter", help="KEY=VALUE: only rules whose YAML says so.")] = None,
+    test_names: Annotated[list[str] | None, typer.Option(help="Only tests of this name.")] = None,
+    minimum_tests: Annotated[int, typer.Option(min=0, help="Fail rules with fewer tests.")] = 0,
+    show_failures_only: Annotated[bool, typer.Option("--show-failures-only", help="Print failures only.")] = False,
+) -> None:
+    """Run the tests of a pack's rules against real state."""
+    from cluster.testing import run_pack_tests
+
+    with _failures():
+        raise typer.Exit(run_pack_tests(directory, filter or [], test_names or [], minimum_tests, show_failures_only))
+
+
+class _failures:
+    """Turns what a user can mend into one line and an exit code; anything else is a bug and keeps its traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, typer.Exit):
+            return
+        code = _exit_code(error)
+        if code is not None:
+            raise _fail(code, str(error)) from None
+
+
+def _exit_code(error: BaseException) -> int | None:
+    from cluster.config import BadSetting
+    from cluster.core.errors import CorruptSnapshot
+    from cluster.run import CannotRun
+    from cluster.sinks import OutputExists, SinkFailed
+    from cluster.sources import InputMissing, InputUnreadable, SourceChanged
+    from cluster.stores import BlobMissing, Fenced, LeaseHeld, StoreUnreachable
+    from rules.errors import InvalidPack
+    from rules.pack import MissingPack
+
+    if isinstance(error, CannotRun):
+        return error.exit_code
+    table: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
+        ((InvalidPack,), 1),
+        ((MissingPack, BadSetting), 2),
+        ((InputMissing, InputUnreadable, SourceChanged), 3),
+        ((StoreUnreachable, LeaseHeld, Fenced, BlobMissing, CorruptSnapshot, SinkFailed, OutputExists), 4),
+    )
+    for kinds, code in table:
+        if isinstance(error, kinds):
+            return code
+    if type(error).__name__ == "ClusterUnreachable":  # defined beside ray, which is not imported for this
+        return 4
+    return None
+
+
+def main() -> None:
+    """The console script: the same as `python -m cluster`."""
+    if any(os.environ.get(name) != value for name, value in EVALUATION_ENVIRONMENT.items()):
+        os.environ.update(EVALUATION_ENVIRONMENT)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    app()

@@ -1,0 +1,80 @@
+"""What machines ask for: imperative, plain data. A shell performs it and answers with a message (messages.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.core.messages import Message, Slice
+from rules.state import Row
+from rules.windows import WindowRow
+
+COORDINATOR = -1
+"""The address of the coordinator; shards are addressed by their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Deliver a message, in order per sender and receiver."""
+
+    to: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSlice:
+    """Read a slice of the source; answered by SliceRead."""
+
+    epoch: int
+    number: int
+    slice: Slice
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBlobs:
+    """Read these blobs from the store; answered by BlobsLoaded."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """Encode and store a snapshot; answered by SnapshotStored or SnapshotFailed. The rows are immutable: take your time."""
+
+    epoch: int
+    shard: int
+    name: str
+    keys: list[Row]
+    windows: list[WindowRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand an epoch's records to the sinks: (position, record) in position order."""
+
+    epoch: int
+    matches: list[tuple[tuple[int, ...], bytes]]
+    alerts: list[tuple[tuple[int, ...], bytes]]
+    errors: list[tuple[tuple[int, ...], bytes]]
+    dead_letters: list[tuple[tuple[int, ...], bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitManifest:
+    """Make what was delivered durable, then swap the manifest; answered by ManifestCommitted or ManifestFailed."""
+
+    epoch: int
+    manifest: dict[str, Any]
+    blobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over: everything is delivered and, where the store allowed it, checkpointed."""
+
+    interrupted: bool
+    unsaved: str
+    """Why the last checkpoint could not be written; empty when it was."""
+
+
+Effect = Send | ReadSlice | LoadBlobs | StoreSnapshot | Deliver | CommitManifest | Finish

@@ -1,0 +1,288 @@
+"""Ingest: from a slice's bytes to events at the shards that own the keys they touch.
+
+Every (event, rule) is probed: the rule runs until its first state access, which gives the key exactly, since up to there
+it depends on the event and the code only. Evaluations that touch no state are final here. Pure: bytes in, values out.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from cluster.core.keygroups import key_grouping, owner_of
+from cluster.core.messages import (
+    Counts,
+    FoundError,
+    FoundMatch,
+    Output,
+    Position,
+    Records,
+    RoutedEvent,
+    RoutedSlice,
+    TooLong,
+)
+from cluster.core.watermark import SliceClock, SliceTimes
+from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
+from rules.event import PantherEvent
+from rules.jsontext import parse
+from rules.logtypes import BadTime, LogType, undefined
+from rules.pack import Pack
+from rules.rule import Outcome, Rule
+
+_DEAD_LETTER_HEAD_BYTES = 4096
+"""How much of a record over the size limit a dead letter keeps: enough to see what it was."""
+
+
+class NeedsTime(NamedTuple):
+    """The slice starts with an event that has no time of its own: somebody must say the time before it."""
+
+    last_time_s: float | None
+    """The time of the slice's own last event that has one, for those who wait behind this slice."""
+
+
+class FinalMatch(NamedTuple):
+    """A match that touched no state; its clock waits for W at the slice's start."""
+
+    found: FoundMatch
+    local_w_s: float
+
+
+@dataclass(slots=True)
+class IngestedSlice:
+    """What a slice came to."""
+
+    routed: list[RoutedSlice]
+    """One for each shard."""
+    times: SliceTimes
+    records: int
+    last_time_s: float | None
+    matches: list[FinalMatch] = field(default_factory=list)
+    errors: list[FoundError] = field(default_factory=list)
+    dead_letters: list[Output] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+
+class _Plan(NamedTuple):
+    """What to do with events of one log type."""
+
+    log_type: LogType
+    rules: tuple[tuple[int, Rule], ...]
+
+
+class Decoder:
+    """Turns a record's bytes into events the same way at ingest and, for routed events, at the owner of their key."""
+
+    def __init__(self, log_types: Mapping[str, LogType]) -> None:
+        self._log_types = dict(log_types)
+
+    def log_type(self, name: str) -> LogType:
+        found = self._log_types.get(name)
+        if found is None:
+            found = self._log_types[name] = undefined(name)
+        return found
+
+    def event(self, event: dict[str, Any], log_type: LogType, time_s: float, position: Position, source: str) -> PantherEvent:
+        return PantherEvent(event, log_type.derive(event, time_s, position, source))
+
+    def routed(self, routed: RoutedEvent, source: str) -> PantherEvent:
+        """The event of a routed record; the bytes were parsed once already, at ingest, so they cannot fail here."""
+        record = parse(routed.raw)
+        log_type = self.log_type(routed.log_type)
+        event = log_type.events_of(record)[routed.sub]  # type: ignore[arg-type]
+        return self.event(event, log_type, routed.time_s, routed.position, source)
+
+
+class Ingest:
+    """The ingesting half of one shard. Keeps nothing between slices but caches."""
+
+    def __init__(self, shard: int, shards: int, pack: Pack, decoder: Decoder, key_groups: int) -> None:
+        self._shard = shard
+        self._decoder = decoder
+        self._rules = pack.rules
+        self._plans: dict[str, _Plan] = {}
+        self._group_of = key_grouping(key_groups)
+        self._owners = [owner_of(group, shards, key_groups) for group in range(key_groups)]
+        self._shards = shards
+        self._evaluation = Evaluation(None)
+
+    def _plan(self, log_type: str) -> _Plan:
+        plan = self._plans.get(log_type)
+        if plan is None:
+            chosen = tuple((n, rule) for n, rule in enumerate(self._rules) if log_type in rule.log_types)
+            plan = self._plans[log_type] = _Plan(self._decoder.log_type(log_type), chosen)
+        return plan
+
+    def slice(
+        self,
+        number: int,
+        partition: int,
+        source: str,
+        log_type: str,
+        records: Records,
+        time_before_s: float | None,
+    ) -> IngestedSlice | NeedsTime:
+        """Ingest one slice.
+
+        `log_type` is that of the partition; a record's own p_log_type wins. `time_before_s` is the time of the last event
+        before the slice, None while it is not known: NeedsTime is returned if it turns out to matter.
+        """
+        done = IngestedSlice(
+            [RoutedSlice(number, SliceTimes(), [], [] if n == self._shard else None) for n in range(self._shards)],
+            SliceTimes(),
+            len(records.raws) + len(records.too_long),
+            None,
+        )
+        clock = SliceClock()
+        current_s = time_before_s
+        index = 0
+        for offset, raw in zip(records.offsets, records.raws, strict=True):
+            try:
+                record = parse(raw)
+                if not isinstance(record, dict):
+                    raise ValueError(f"the record is {_kind(record)}, not an object")
+                own_type = record.get("p_log_type")
+                plan = self._plan(own_type if own_type and isinstance(own_type, str) else log_type)
+                events = plan.log_type.events_of(record)
+                times = [plan.log_type.time_of(event) for event in events]
+            except (BadTime, ValueError) as error:
+                done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), raw))
+                index += 1
+                continue
+            split = len(events) > 1 or events[0] is not record if events else True
+            for sub, (event, time_s) in enumerate(zip(events, times, strict=True)):
+                if time_s is not None:
+                    current_s = done.last_time_s = time_s
+                elif current_s is None:
+                    return NeedsTime(self._last_time(records, log_type))
+                else:
+                    time_s = current_s
+                done.counts.events += 1
+                position = (partition, offset, sub) if split else (partition, offset)
+                if plan.rules:
+                    self._event(done, clock, number, index, position, source, plan, event, time_s, raw, sub)
+                index += 1
+        for long in records.too_long:
+            done.dead_letters.append(_too_long(number, partition, source, long))
+        done.times = clock.times()
+        done.routed = [RoutedSlice(number, done.times, r.events, r.parsed) for r in done.routed]
+        return done
+
+    def _event(
+        self,
+        done: IngestedSlice,
+        clock: SliceClock,
+        number: int,
+        index: int,
+        position: Position,
+        source: str,
+        plan: _Plan,
+        data: dict[str, Any],
+        time_s: float,
+        raw: bytes,
+        sub: int,
+    ) -> None:
+        evaluation = self._evaluation
+        event = self._decoder.event(data, plan.log_type, time_s, position, source)
+        evaluation.begin_event(time_s, position)
+        touched: dict[int, list[int]] | None = None
+        active = False
+        for ordinal, rule in plan.rules:
+            outcome = evaluate(rule, event, evaluation)
+            if outcome is NO_MATCH:
+                continue
+            if outcome is REACHED:
+                assert evaluation.key is not None
+                owner = self._owners[self._group_of(evaluation.key)]
+                if touched is None:
+                    touched = {}
+                touched.setdefault(owner, []).append(ordinal)
+                active = True
+            else:
+                active |= outcome.match is not None
+                self._final(done, clock, (number, index, ordinal), position, plan, rule, event, data, time_s, outcome)
+        done.counts.probes += len(plan.rules)
+        if touched is not None:
+            for owner, ordinals in touched.items():
+                routed = RoutedEvent(
+                    index, position, time_s, clock.local_w_s, plan.log_type.name, tuple(ordinals), raw, sub
+                )
+                to = done.routed[owner]
+                if to.parsed is None:
+                    to.events.append(routed)
+                else:
+                    to.events.append(routed._replace(raw=b""))
+                    to.parsed.append(event)
+        if active:
+            clock.activate(index, time_s)
+
+    def _final(
+        self,
+        done: IngestedSlice,
+        clock: SliceClock,
+        order: tuple[int, int, int],
+        position: Position,
+        plan: _Plan,
+        rule: Rule,
+        event: PantherEvent,
+        data: dict[str, Any],
+        time_s: float,
+        outcome: Outcome,
+    ) -> None:
+        event_id = event_id_of(data, position)
+        done.counts.evaluations += 1
+        for error in outcome.errors:
+            done.errors.append(FoundError(order, position, event_id, rule.id, error))
+        if outcome.match is not None:
+            found = FoundMatch(order, position, event_id, plan.log_type.name, time_s, 0.0, outcome.match)
+            done.matches.append(FinalMatch(found, clock.local_w_s))
+
+    def _last_time(self, records: Records, log_type: str) -> float | None:
+        """The last time that any event of these records has of its own."""
+        for raw in reversed(records.raws):
+            try:
+                record = parse(raw)
+                if not isinstance(record, dict):
+                    continue
+                own_type = record.get("p_log_type")
+                kind = self._plan(own_type if own_type and isinstance(own_type, str) else log_type).log_type
+                times = [kind.time_of(event) for event in kind.events_of(record)]
+            except ValueError:
+                continue
+            known = [time_s for time_s in times if time_s is not None]
+            if known:
+                return known[-1]
+        return None
+
+
+def event_id_of(event: Mapping[str, Any], position: Position) -> str:
+    """The event's own p_row_id, else `<partition>:<offset>` (and `:<sub-index>` of a split record)."""
+    own = event.get("p_row_id")
+    return own if isinstance(own, str) and own else ":".join(map(str, position))
+
+
+def _kind(value: object) -> str:
+    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+
+
+def _dead_letter(number: int, position: Position, source: str, reason: str, raw: bytes) -> Output:
+    return Output((number, position[1], 0), position, _letter(position, source, reason, len(raw), raw))
+
+
+def _too_long(number: int, partition: int, source: str, long: TooLong) -> Output:
+    position = (partition, long.offset)
+    reason = f"the record has {long.length_bytes} bytes, over the limit: raise COUNTERSIGN_MAX_EVENT_BYTES to take it"
+    letter = _letter(position, source, reason, long.length_bytes, long.head[:_DEAD_LETTER_HEAD_BYTES])
+    return Output((number, long.offset, 0), position, letter)
+
+
+def _letter(position: Position, source: str, reason: str, length_bytes: int, raw: bytes) -> bytes:
+    letter: dict[str, Any] = {"source": source, "position": position, "reason": reason, "length_bytes": length_bytes}
+    try:
+        letter["raw"] = raw.decode()
+    except UnicodeDecodeError:
+        letter["raw_base64"] = base64.b64encode(raw).decode()
+    return orjson.dumps(letter)

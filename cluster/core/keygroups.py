@@ -1,0 +1,60 @@
+"""Key -> key group -> shard, as pure functions on a stable hash. Nothing here knows what a key holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import xxhash
+
+DEFAULT_KEY_GROUPS = 256
+"""Fixed when a job is created. A power of two well above any shard count in sight, and small enough for a table a person
+can read."""
+
+_CACHED_KEYS = 65_536
+
+
+def hashed_part(key: str) -> str:
+    """What of a key decides its group: the text between the first `{` and the next `}` if that is not empty, else all.
+
+    Redis Cluster's hash tags, so that what people know of them holds here.
+    """
+    start = key.find("{")
+    if start < 0:
+        return key
+    stop = key.find("}", start + 1)
+    return key[start + 1 : stop] if stop > start + 1 else key
+
+
+def group_of(text: str, groups: int) -> int:
+    """The group of a text: xxHash3 of its UTF-8 bytes, never hash(), which differs between processes."""
+    return xxhash.xxh3_64_intdigest(text.encode()) % groups
+
+
+def key_grouping(groups: int) -> Callable[[str], int]:
+    """A function from key to key group that remembers recent keys: hot keys are what streams are made of."""
+    known: dict[str, int] = {}
+
+    def key_group(key: str) -> int:
+        group = known.get(key)
+        if group is None:
+            if len(known) >= _CACHED_KEYS:
+                known.clear()
+            group = known[key] = group_of(hashed_part(key), groups)
+        return group
+
+    return key_group
+
+
+def window_group(rule_id: str, dedup: str, groups: int) -> int:
+    """The group of an alert window."""
+    return group_of(f"{rule_id}\0{dedup}", groups)
+
+
+def owner_of(group: int, shards: int, groups: int) -> int:
+    """The shard that owns a group: shards own contiguous ranges of nearly equal size."""
+    return group * shards // groups
+
+
+def owned_range(shard: int, shards: int, groups: int) -> range:
+    """The groups that a shard owns; the inverse of owner_of."""
+    return range(-(-shard * groups // shards), -(-(shard + 1) * groups // shards))

@@ -1,0 +1,343 @@
+"""What machines receive, and the plain values inside: frozen, past tense. What they ask for is in effects.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from cluster.core.watermark import SliceTimes, Watermark
+from rules.event import PantherEvent
+from rules.rule import Match, RuleError
+
+Format = Literal["jsonl", "records", "parquet"]
+Compression = Literal["gzip", "zstd"] | None
+
+Position = tuple[int, ...]
+"""The public place of an event: (partition, offset) or (partition, offset, sub-index). Never depends on shards or epochs."""
+
+Order = tuple[int, int, int]
+"""The place of an evaluation inside its epoch: (slice number, index in the slice, rule ordinal)."""
+
+
+# --- the source -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One file of the source. `index` is its place in the job's order (DESIGN 11.23), and the first part of a position."""
+
+    index: int
+    path: str
+    format: Format
+    compression: Compression
+    size_bytes: int
+    mtime_ns: int
+    head_digest: str
+    rows: int | None
+    """Parquet only: the number of rows."""
+    log_type: str | None
+    first_time_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A contiguous range of one partition: bytes of the decompressed JSON Lines, else record numbers. None is the end."""
+
+    partition: int
+    start: int
+    stop: int | None
+
+
+class TooLong(NamedTuple):
+    """A record over the size limit: it was measured, never held."""
+
+    offset: int
+    length_bytes: int
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a slice held. `raws` and `offsets` have one entry a record; blank lines have none."""
+
+    raws: list[bytes]
+    offsets: list[int]
+    too_long: list[TooLong]
+    next_start: int
+    """Where the next slice of this partition starts."""
+    at_end: bool
+    """Nothing follows in this partition."""
+
+
+# --- an epoch on its way through a shard -------------------------------------------------------------------------
+
+
+class Task(NamedTuple):
+    """A slice of an epoch, its place in the epoch's order, and the shard that ingests it."""
+
+    number: int
+    shard: int
+    slice: Slice
+
+
+class RoutedEvent(NamedTuple):
+    """An event for the shard that owns a key it touches: each event once per destination."""
+
+    index: int
+    position: Position
+    time_s: float
+    local_w_s: float
+    """The slice's own part of W before this event (watermark.py)."""
+    log_type: str
+    rules: tuple[int, ...]
+    """Ordinals in the pack, ascending: rules that reach state on this shard."""
+    raw: bytes
+    sub: int
+    """Which event of the record, where its log type splits records; else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedSlice:
+    """One slice's events for one shard, in order, and what every shard must know of the slice."""
+
+    number: int
+    times: SliceTimes
+    events: list[RoutedEvent]
+    parsed: list[PantherEvent] | None = None
+    """The same events, parsed, where they stay on the shard that ingested them."""
+
+
+class FoundMatch(NamedTuple):
+    """An evaluation whose rule() returned True, on its way to the shard that groups its (rule, dedup)."""
+
+    order: Order
+    position: Position
+    event_id: str
+    log_type: str
+    event_time_s: float
+    clock_s: float
+    match: Match
+
+
+class FoundError(NamedTuple):
+    """A rule error at its place."""
+
+    order: Order
+    position: Position
+    event_id: str
+    rule_id: str
+    error: RuleError
+
+
+class Output(NamedTuple):
+    """One finished record (a JSON object, no newline) for a sink, at its place."""
+
+    order: Order
+    position: Position
+    record: bytes
+
+
+class AlertOutput(NamedTuple):
+    """A finished alert with what the limiter must know of it."""
+
+    order: Order
+    position: Position
+    record: bytes
+    rule_id: str
+    created_s: float
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a shard did in an epoch; summed up in the run's summary."""
+
+    events: int = 0
+    skipped_unparsed: int = 0
+    probes: int = 0
+    evaluations: int = 0
+    deferred: int = 0
+
+    def add(self, other: Counts) -> None:
+        self.events += other.events
+        self.skipped_unparsed += other.skipped_unparsed
+        self.probes += other.probes
+        self.evaluations += other.evaluations
+        self.deferred += other.deferred
+
+
+# --- messages to a shard -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job begins or goes on: restore what these blobs hold of the shard's key groups, in this order."""
+
+    epoch: int
+    """The last epoch whose effects the blobs hold; 0 for a new job."""
+    watermark: Watermark
+    blobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobsLoaded:
+    """Answers LoadBlobs."""
+
+    blobs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCut:
+    """The coordinator cut an epoch. Every shard hears of every task; each ingests its own."""
+
+    epoch: int
+    tasks: tuple[Task, ...]
+    checkpoint: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRead:
+    """Answers ReadSlice."""
+
+    epoch: int
+    number: int
+    records: Records
+
+
+@dataclass(frozen=True, slots=True)
+class TimeKnown:
+    """Answers SliceParsed(needs_time): the time of the last event before the slice (DESIGN 11.3)."""
+
+    epoch: int
+    number: int
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EventsRouted:
+    """All that one shard's slices of an epoch hold for the receiver; sent even when empty, which makes it the barrier."""
+
+    epoch: int
+    sender: int
+    slices: tuple[RoutedSlice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchesFound:
+    """All matches of one shard in an epoch that the receiver groups; sent even when empty."""
+
+    epoch: int
+    sender: int
+    matches: list[FoundMatch]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStored:
+    """Answers StoreSnapshot, and then goes on to the coordinator with the shard's number."""
+
+    epoch: int
+    shard: int
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """The store took no snapshot: the checkpoint of that epoch will not be."""
+
+    epoch: int
+    shard: int
+    reason: str
+
+
+# --- messages to the coordinator ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time passed. The only clock a machine sees."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Somebody asked the run to end: checkpoint, then stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGrew:
+    """A spooled partition has more complete lines (stdin), or has ended."""
+
+    partition: int
+    size_bytes: int
+    at_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRestored:
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceParsed:
+    """A slice starts with events that have no time; the shard waits for TimeKnown."""
+
+    epoch: int
+    number: int
+    last_time_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceIngested:
+    """A slice has been read to its end."""
+
+    epoch: int
+    number: int
+    records: int
+    next_start: int
+    at_end: bool
+    last_time_s: float | None
+    """The time of its last event that has one of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochGrouped:
+    """A shard has finished its part of an epoch."""
+
+    epoch: int
+    shard: int
+    watermark: Watermark
+    """W after the epoch: the same from every shard."""
+    counts: Counts
+    matches: list[Output] = field(default_factory=list)
+    alerts: list[AlertOutput] = field(default_factory=list)
+    errors: list[Output] = field(default_factory=list)
+    dead_letters: list[Output] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAdded:
+    """A shard's snapshot is in the store: `chain` is the base and deltas that now hold all its key groups."""
+
+    epoch: int
+    shard: int
+    chain: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestCommitted:
+    """Answers CommitManifest."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFailed:
+    """The store was not reached; the next checkpoint will do."""
+
+    epoch: int
+    reason: str
+
+
+Message = Any
+"""Machines dispatch on the class; a message they do not know is a programming error and raises InvariantBroken."""

@@ -1,0 +1,103 @@
+"""Snapshots and manifests <-> bytes. Versioned, checksummed, never pickle: what is read back from a store is data.
+
+A blob is an 8-byte head (magic `CSB1`, CRC-32 of the rest) and a compressed Arrow IPC stream of rows: kind 0 is a key,
+kind 1 an alert window. Rows without `expiry_s` (keys) or `opened_s` (windows) are tombstones. A manifest is JSON with a
+CRC of its own, so that a person can read it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.ipc
+
+from cluster.core.errors import CorruptSnapshot
+from rules.state import Row
+from rules.windows import WindowRow
+
+FORMAT = 1
+"""Format version of blobs and manifests. Later code restores every earlier format."""
+
+_MAGIC = b"CSB1"
+_HEAD = struct.Struct("<4sI")
+
+_SCHEMA = pa.schema(
+    [
+        ("kind", pa.uint8()),
+        ("key", pa.string()),
+        ("counter", pa.int64()),
+        ("members", pa.list_(pa.string())),
+        ("dictionary", pa.string()),
+        ("expiry_s", pa.int64()),
+        ("window", pa.binary()),
+    ]
+)
+
+
+def encode(keys: Sequence[Row], windows: Sequence[WindowRow]) -> bytes:
+    """Rows of one shard as a blob."""
+    count_k, count_w = len(keys), len(windows)
+    columns = [
+        pa.array([0] * count_k + [1] * count_w, pa.uint8()),
+        pa.array([row.key for row in keys] + [row.rule_id for row in windows], pa.string()),
+        pa.array([row.counter for row in keys] + [None] * count_w, pa.int64()),
+        pa.array([row.members for row in keys] + [None] * count_w, pa.list_(pa.string())),
+        pa.array([row.dictionary for row in keys] + [None] * count_w, pa.string()),
+        pa.array([row.expiry_s for row in keys] + [None] * count_w, pa.int64()),
+        pa.array([None] * count_k + [msgspec.msgpack.encode(row) for row in windows], pa.binary()),
+    ]
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, _SCHEMA, options=options) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+    body = sink.getvalue().to_pybytes()
+    return _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
+
+
+def decode(blob: bytes) -> tuple[list[Row], list[WindowRow]]:
+    """The rows of a blob. Raises CorruptSnapshot for bytes that encode() did not write."""
+    if len(blob) < _HEAD.size:
+        raise CorruptSnapshot("a snapshot blob is cut off")
+    magic, crc = _HEAD.unpack_from(blob)
+    body = blob[_HEAD.size :]
+    if magic != _MAGIC:
+        raise CorruptSnapshot(f"a snapshot blob starts with {magic!r}, not {_MAGIC!r}: it is not ours or from a later version")
+    if zlib.crc32(body) != crc:
+        raise CorruptSnapshot("a snapshot blob fails its checksum")
+    table = pa.ipc.open_stream(body).read_all()
+    keys: list[Row] = []
+    windows: list[WindowRow] = []
+    for row in zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True):
+        kind, key, counter, members, dictionary, expiry_s, window = row
+        if kind == 0:
+            keys.append(Row(key, counter, None if members is None else tuple(members), dictionary, expiry_s))
+        else:
+            windows.append(msgspec.msgpack.decode(window, type=WindowRow))
+    return keys, windows
+
+
+def encode_manifest(manifest: dict[str, Any]) -> bytes:
+    """A manifest as JSON behind its checksum, one line."""
+    body = msgspec.json.encode(manifest, order="sorted")
+    return b"%08x " % zlib.crc32(body) + body
+
+
+def decode_manifest(data: bytes) -> dict[str, Any]:
+    """Raises CorruptSnapshot when the bytes are not what encode_manifest wrote, or are of a later format."""
+    try:
+        crc, body = int(data[:8], 16), data[9:]
+    except ValueError:
+        crc, body = -1, b""
+    if zlib.crc32(body) != crc:
+        raise CorruptSnapshot("a manifest fails its checksum")
+    manifest: dict[str, Any] = msgspec.json.decode(body)
+    if manifest.get("format") != FORMAT:
+        raise CorruptSnapshot(
+            f"a manifest has format {manifest.get('format')}, this version reads {FORMAT}: use the version that wrote it"
+        )
+    return manifest

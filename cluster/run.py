@@ -1,0 +1,445 @@
+"""One run of one job, from the driver's side: prepare it, drive a runtime, tell how it went. cli.py parses, display.py shows.
+
+What a run continues, and what it refuses, is decided here, before anything starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cluster import sinks
+from cluster.config import Config
+from cluster.core import snapshot
+from cluster.core.coordinator import Phase, Progress, partitions_of, progress_of, progress_record
+from cluster.core.messages import Message, Partition, SourceGrew, StopRequested
+from cluster.display import Display
+from cluster.runtime.job import JobSpec, Status
+from cluster.sources import discover
+from cluster.spool import Spool, is_spooled, spooled_partition
+from cluster.stores import Fence, LeaseHeld, Store, open_store
+from rules.jsontext import parse
+from rules.logtypes import LogType, load_definitions, recognise, shipped_definitions
+from rules.pack import Pack, load_pack, read_files
+
+DEFAULT_STORE = ".countersign"
+DEFAULT_EPOCH_EVENTS = 16_384
+DEFAULT_CHECKPOINT_INTERVAL_S = 5.0
+
+_POLL_S = 0.1
+_RENEW_S = 1.0
+_RECOGNISE_RECORDS = 100
+
+
+class CannotRun(Exception):
+    """The run is refused before it starts, or ended; for a person, with its exit code (DESIGN 9)."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Runtime(Protocol):
+    """What the driver needs of a runtime."""
+
+    def poll(self, timeout_s: float) -> Status: ...
+    def send(self, message: Message) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Options:
+    """The command line of `run`."""
+
+    inputs: list[str]
+    rules: list[Path]
+    log_type: str | None = None
+    shards: int = 2
+    runtime: str = "ray"
+    address: str | None = None
+    store: str = DEFAULT_STORE
+    job: str | None = None
+    fresh: bool = False
+    outputs: dict[str, str] = field(default_factory=dict)
+    epoch_events: int = DEFAULT_EPOCH_EVENTS
+    checkpoint_interval_s: float = DEFAULT_CHECKPOINT_INTERVAL_S
+    quiet: bool = False
+    json: bool = False
+
+
+@dataclass(slots=True)
+class Summary:
+    """What `run --json` prints (DESIGN 9)."""
+
+    job: str
+    exit_code: int
+    record: dict[str, Any]
+    notes: list[str]
+
+
+def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Runtime], display: Display) -> Summary:
+    """Run a job to its end, an interruption or a failure. Raises CannotRun; what it says is for a person."""
+    pack = load_pack(read_files(options.rules), quiet=True)
+    types = load_definitions({**shipped_definitions(), **pack.log_type_files})
+    files = [name for name in options.inputs if name != "-"]
+    partitions = discover(files, types, options.log_type) if files else []
+    store = open_store(options.store)
+    job = options.job or time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid())
+    fence = store.acquire(job, fresh=options.fresh)
+    try:
+        with _spooling(options, store, job, types, len(partitions)) as spool:
+            spec = _prepare(options, config, pack, types, partitions, store, fence, spool)
+            return _drive(options, spec, store, spool, start_runtime, display)
+    finally:
+        with suppress(Exception):
+            store.release(fence)
+
+
+# --- before the start --------------------------------------------------------------------------------------------
+
+
+def job_directory(store_url: str, job: str) -> Path:
+    """Where a job keeps what belongs to this machine: dead letters and spooled input. In the directory store, if it is one."""
+    root = Path(DEFAULT_STORE) if "://" in store_url else Path(store_url)
+    return root / "jobs" / job
+
+
+@contextmanager
+def _spooling(options: Options, store: Store, job: str, types: Mapping[str, LogType], index: int) -> Any:
+    if "-" not in options.inputs:
+        yield None
+        return
+    directory = job_directory(options.store, job)
+    directory.mkdir(parents=True, exist_ok=True)
+    number = sum(1 for _ in directory.glob("stdin-*.jsonl"))
+    yield Spool(sys.stdin.buffer, directory / f"stdin-{number}.jsonl")
+
+
+def _prepare(
+    options: Options,
+    config: Config,
+    pack: Pack,
+    types: Mapping[str, LogType],
+    partitions: list[Partition],
+    store: Store,
+    fence: Fence,
+    spool: Spool | None,
+) -> JobSpec:
+    manifests = store.manifests(fence.job)
+    known = snapshot.decode_manifest(manifests[0]) if manifests else None
+    if known is not None:
+        partitions = _continued(partitions_of(known), partitions)
+        _check_key_groups(known, config)
+    growing: tuple[int, ...] = ()
+    if spool is not None:
+        partitions.append(_spooled(spool, len(partitions), options.log_type, types))
+        growing = (len(partitions) - 1,)
+    progress = progress_of(known) if known is not None else Progress()
+    job_start_s = known["job_start_s"] if known is not None else time.time()
+    outputs = _outputs(options, fence.job)
+    if options.fresh or options.job is None:
+        _discard_outputs(options, outputs)
+    if known is not None and known["pack_digest"] != pack.digest:
+        _check_changed_pack(known, outputs, fence.job)
+    for kind, uri in outputs.items():
+        if uri != "-":
+            sinks.open_sink(uri, resume=known is not None).close()
+    spec = JobSpec(
+        fence,
+        options.store,
+        options.shards,
+        config,
+        tuple(partitions),
+        growing,
+        pack.files,
+        pack.digest,
+        progress,
+        job_start_s,
+        options.epoch_events,
+        options.checkpoint_interval_s,
+        outputs,
+        known is not None,
+    )
+    _claim(store, spec)
+    return spec
+
+
+def _claim(store: Store, spec: JobSpec) -> None:
+    """Write where the job stands under our own token (DESIGN 11.28): from here on an earlier owner can commit nothing."""
+    from cluster.core.coordinator import Coordinator
+
+    coordinator = Coordinator(spec.coordinator_config(), spec.partitions, spec.progress)
+    manifest = coordinator.manifest(spec.progress, spec.progress.blobs)
+    store.commit(spec.fence, spec.progress.epoch, snapshot.encode_manifest(manifest), spec.progress.blobs)
+
+
+def _continued(old: list[Partition], now: list[Partition]) -> list[Partition]:
+    """The job's files in their order, new ones after them. Raises CannotRun when a file is gone or is another one."""
+    by_path = {partition.path: partition for partition in now}
+    ordered: list[Partition] = []
+    for partition in old:
+        found = by_path.pop(partition.path, None)
+        if is_spooled(partition):
+            size_bytes = Path(partition.path).stat().st_size
+            ordered.append(spooled_partition(partition.index, partition.path, size_bytes, partition.log_type))
+        elif found is None:
+            raise CannotRun(
+                3, f"{partition.path}: this input of the job is not among those given now: name it again, or use --fresh"
+            )
+        elif _identity(found) != _identity(partition):
+            raise CannotRun(3, f"{partition.path}: changed since the job started: restore it, or use --fresh")
+        else:
+            ordered.append(partition)
+    for partition in by_path.values():
+        ordered.append(_moved(partition, len(ordered)))
+    return ordered
+
+
+def _identity(partition: Partition) -> tuple[int, int, str]:
+    return partition.size_bytes, partition.mtime_ns, partition.head_digest
+
+
+def _moved(partition: Partition, index: int) -> Partition:
+    from dataclasses import replace
+
+    return replace(partition, index=index)
+
+
+def _check_key_groups(known: dict[str, Any], config: Config) -> None:
+    if known["key_groups"] != config.key_groups:
+        raise CannotRun(
+            2,
+            f"the job was created with {known['key_groups']} key groups, COUNTERSIGN_KEY_GROUPS asks for {config.key_groups}:"
+            " the number is fixed: unset it, or use --fresh",
+        )
+
+
+def _check_changed_pack(known: dict[str, Any], outputs: dict[str, str], job: str) -> None:
+    """Changed rules start at a checkpoint; they cannot continue what the old ones delivered past it (DESIGN 11.10)."""
+    at = (known["partition"], known["start"])
+    for uri in outputs.values():
+        if uri == "-":
+            continue
+        sink = sinks.open_sink(uri, resume=True)
+        place = sink.progress()
+        sink.close()
+        if place is not None and place[0][:2] >= at:
+            raise CannotRun(
+                2,
+                f"job {job}: its rules changed, and {uri} holds results of the old ones past the last checkpoint: "
+                "finish or interrupt (Ctrl-C) one run with the old rules first, or use --fresh",
+            )
+
+
+def _outputs(options: Options, job: str) -> dict[str, str]:
+    outputs = dict(options.outputs)
+    outputs.setdefault("alerts", "-")
+    directory = job_directory(options.store, job)
+    directory.mkdir(parents=True, exist_ok=True)
+    outputs["dead_letters"] = str(directory / "dead-letters.jsonl")
+    return outputs
+
+
+def _discard_outputs(options: Options, outputs: dict[str, str]) -> None:
+    for kind, uri in outputs.items():
+        if uri != "-" and (options.fresh or kind == "dead_letters"):
+            sinks.discard(uri)
+
+
+def _spooled(spool: Spool, index: int, log_type: str | None, types: Mapping[str, LogType]) -> Partition:
+    """The partition of standard input, once enough of it is there to say what it is."""
+    size_bytes = 0
+    while True:
+        size_bytes, at_end = spool.wait_for_more(size_bytes, 3600.0)
+        if log_type is not None:
+            break
+        lines = _first_lines(spool.path, size_bytes)
+        log_type = next((found for line in lines if (found := _recognised(line, types)) is not None), None)
+        if at_end or log_type is not None or len(lines) >= _RECOGNISE_RECORDS:
+            break
+    return spooled_partition(index, str(spool.path.resolve()), size_bytes, log_type)
+
+
+def _first_lines(path: Path, size_bytes: int) -> list[bytes]:
+    with path.open("rb") as file:
+        return file.read(min(size_bytes, 4 << 20)).split(b"\n")[:_RECOGNISE_RECORDS]
+
+
+def _recognised(line: bytes, types: Mapping[str, LogType]) -> str | None:
+    try:
+        record = parse(line)
+    except ValueError:
+        return None
+    return recognise(record, types) if isinstance(record, dict) else None
+
+
+# --- while it runs -----------------------------------------------------------------------------------------------
+
+
+class _Stopper:
+    """Turns the first SIGINT or SIGTERM into a clean stop, and the second into an end at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.asked:
+            os._exit(130)
+        self.asked = True
+
+
+def _drive(
+    options: Options,
+    spec: JobSpec,
+    store: Store,
+    spool: Spool | None,
+    start_runtime: Callable[[JobSpec], Runtime],
+    display: Display,
+) -> Summary:
+    began_s = time.monotonic()
+    runtime = start_runtime(spec)
+    stopper = _Stopper()
+    before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
+    started_s = time.monotonic()
+    try:
+        with display:
+            status = _until_over(spec, store, spool, runtime, stopper, display)
+        status.lines.update(runtime.poll(0.0).lines)
+        display.lines(status)
+    finally:
+        ended_s = time.monotonic()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        runtime.close()
+    return _conclude(options, spec, store, status, ended_s - started_s, started_s - began_s)
+
+
+def _until_over(
+    spec: JobSpec, store: Store, spool: Spool | None, runtime: Runtime, stopper: _Stopper, display: Display
+) -> Status:
+    renewed_s = time.monotonic()
+    told = False
+    grown = (-1, False)
+    while True:
+        status = runtime.poll(_POLL_S)
+        display.lines(status)
+        display.show(status)
+        if status.failure is not None or status.phase is Phase.FINISHED:
+            status.lines = {}
+            return status
+        if stopper.asked and not told:
+            told = True
+            display.note("stopping: one more checkpoint (again to stop at once)")
+            runtime.send(StopRequested())
+        if spool is not None:
+            grown = _tell_growth(spec, spool, runtime, grown)
+        if time.monotonic() - renewed_s >= _RENEW_S:
+            renewed_s = time.monotonic()
+            _renew(store, spec.fence, display)
+
+
+def _tell_growth(spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int, bool]) -> tuple[int, bool]:
+    if spool.failure is not None:
+        raise CannotRun(3, f"standard input: {spool.failure}: what was read before is kept in {spool.path}")
+    now = spool.progress()
+    if now != told and not told[1]:
+        runtime.send(SourceGrew(spec.growing[0], now[0], now[1]))
+    return now
+
+
+def _renew(store: Store, fence: Fence, display: Display) -> None:
+    from cluster.stores import StoreUnreachable
+
+    try:
+        store.renew(fence)
+    except StoreUnreachable as error:
+        display.note(f"no checkpoints for now: {error}")
+
+
+# --- after the end -----------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    options: Options, spec: JobSpec, store: Store, status: Status, seconds: float, start_seconds: float
+) -> Summary:
+    if status.failure is not None:
+        raise CannotRun(status.failure.exit_code, status.failure.message)
+    totals, counts = status.totals, status.totals.counts
+    notes: list[str] = []
+    record: dict[str, Any] = {
+        "job": spec.fence.job,
+        "events": counts.events,
+        "skipped_unparsed": counts.skipped_unparsed,
+        "evaluations": counts.evaluations,
+        "probes": counts.probes,
+        "deferred": counts.deferred,
+        "matches": totals.matches,
+        "alerts": totals.alerts,
+        "errors": totals.errors,
+        "dead_letters": totals.dead_letters,
+        "seconds": round(seconds, 3),
+        "start_seconds": round(start_seconds, 3),
+        "events_per_s": round(counts.events / seconds) if seconds > 0 else 0,
+        "epochs": totals.epochs,
+        "checkpoints": totals.checkpoints,
+        "restarts": spec.fence.number - 1 if spec.resume else 0,
+        "shards": spec.shards,
+        "interrupted": status.interrupted,
+    }
+    letters = Path(spec.outputs["dead_letters"])
+    if totals.dead_letters:
+        notes.append(f"{totals.dead_letters} records could not be read: they are kept in {letters}")
+        record["dead_letters_file"] = str(letters)
+    if status.unsaved:
+        notes.append(f"the last checkpoint could not be written: {status.unsaved}")
+        return Summary(spec.fence.job, 4, record, notes)
+    if status.interrupted:
+        if options.job is not None:
+            notes.append("interrupted after a checkpoint: the same command goes on from here")
+        return Summary(spec.fence.job, 130, record, notes)
+    if options.job is None:
+        _remove(options, store, spec, letters, keep_letters=bool(totals.dead_letters))
+    return Summary(spec.fence.job, 0, record, notes)
+
+
+def _remove(options: Options, store: Store, spec: JobSpec, letters: Path, *, keep_letters: bool) -> None:
+    """A job without a name cannot be continued, so it leaves nothing behind but its dead letters (DESIGN 11.30)."""
+    store.destroy(spec.fence.job)
+    for spooled in letters.parent.glob("stdin-*.jsonl"):
+        spooled.unlink()
+    if not keep_letters:
+        letters.unlink(missing_ok=True)
+        with suppress(OSError):
+            letters.parent.rmdir()
+            letters.parent.parent.rmdir()
+            letters.parent.parent.parent.rmdir()
+
+
+VALID_JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def state_rows(store: Store, job: str) -> tuple[dict[str, Any], list[Any]]:
+    """(manifest, rows of all keys) of a job's last checkpoint, in key order. Raises CannotRun when there is none."""
+    manifests = store.manifests(job)
+    if not manifests:
+        jobs = ", ".join(store.jobs()) or "none"
+        raise CannotRun(4, f"job {job}: the store has no checkpoint of it: jobs there: {jobs}")
+    manifest = snapshot.decode_manifest(manifests[0])
+    rows: dict[str, Any] = {}
+    for name in manifest["blobs"]:
+        for row in snapshot.decode(store.get_blob(job, name))[0]:
+            rows[row.key] = row
+    w_s = manifest["w_s"]
+    horizon_s = float("-inf") if w_s is None else w_s - manifest["lateness_s"]
+    return manifest, [row for _, row in sorted(rows.items()) if row.expiry_s is not None and row.expiry_s > horizon_s]
+
+
+__all__ = ["CannotRun", "LeaseHeld", "Options", "Runtime", "Summary", "job_directory", "progress_record", "run", "state_rows"]

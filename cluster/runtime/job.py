@@ -1,0 +1,88 @@
+"""JobSpec: everything a process needs to take part in a job, as plain data that travels to any machine.
+
+Packs are data (DESIGN 11.10): shards build their rules from the bytes in here, never from a directory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cluster.config import Config
+from cluster.core.coordinator import CoordinatorConfig, Phase, Progress, Totals
+from cluster.core.messages import Partition
+from cluster.core.shard import ShardConfig
+from cluster.stores import Fence
+
+KINDS = ("matches", "alerts", "errors", "dead_letters")
+"""The four outputs of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One run of one job."""
+
+    fence: Fence
+    store_url: str
+    shards: int
+    config: Config
+    partitions: tuple[Partition, ...]
+    growing: tuple[int, ...]
+    """Partitions that are still being spooled."""
+    pack_files: dict[str, bytes]
+    pack_digest: str
+    progress: Progress
+    job_start_s: float
+    epoch_events: int
+    checkpoint_interval_s: float
+    outputs: dict[str, str]
+    """kind -> URI; a kind without one is counted only. `-` is passed on to the driver, which owns the terminal."""
+    resume: bool
+    """Outputs may exist, and are continued."""
+
+    def shard_config(self, shard: int) -> ShardConfig:
+        return ShardConfig(
+            shard,
+            self.shards,
+            self.config.key_groups,
+            self.config.lateness_s,
+            self.config.max_value_bytes,
+            self.partitions,
+            self.fence.number,
+        )
+
+    def coordinator_config(self) -> CoordinatorConfig:
+        return CoordinatorConfig(
+            self.fence.job,
+            self.shards,
+            self.config.key_groups,
+            self.epoch_events,
+            self.checkpoint_interval_s,
+            self.config.alert_limit,
+            self.pack_digest,
+            self.job_start_s,
+            self.fence.number,
+            self.config.lateness_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run cannot go on, for a person, and its exit code (DESIGN 9)."""
+
+    exit_code: int
+    message: str
+
+
+@dataclass(slots=True)
+class Status:
+    """What the driver hears when it asks."""
+
+    phase: Phase
+    totals: Totals
+    w_s: float
+    checkpointed_at_s: float | None
+    lines: dict[str, list[bytes]] = field(default_factory=dict)
+    """Records of the outputs that go to the terminal, and all alerts for the live display, since the last time."""
+    interrupted: bool = False
+    unsaved: str = ""
+    failure: Failure | None = None

@@ -1,0 +1,222 @@
+"""The Ray runtime: one actor a shard, one for the coordinator on the driver's machine. The only file that imports ray.
+
+Order holds from one submitter to one sync actor without task retries, which is what the machines need; a lost actor ends the
+run with what to do, and the next run of the job goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.core.effects import COORDINATOR, Send
+from cluster.core.messages import Message, Ticked
+from cluster.runtime.job import Failure, JobSpec, Status
+from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of
+
+EVALUATION_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}
+"""One environment for every process that evaluates rules (DESIGN 11.6)."""
+
+_START_TIMEOUT_S = 120.0
+
+_ANSWER_TIMEOUT_S = 600.0
+"""The coordinator may be writing to a store that is down; it answers when the store's own timeouts have run out."""
+
+
+class ClusterUnreachable(Exception):
+    """There is no Ray cluster at the address, or it cannot run the job."""
+
+
+class _Peers:
+    """Where to send messages to."""
+
+    def __init__(self, coordinator: Any, shards: list[Any]) -> None:
+        self._coordinator = coordinator
+        self._shards = shards
+
+    def deliver(self, sends: list[Send]) -> None:
+        for send in sends:
+            to = self._coordinator if send.to == COORDINATOR else self._shards[send.to]
+            to.receive.remote(send.message)
+
+
+class _ShardActor:
+    """Carries messages to a ShardShell and what follows from them to the others."""
+
+    def __init__(self, spec: JobSpec, number: int) -> None:
+        self._check_installation(spec)
+        self._jobs: queue.SimpleQueue[Callable[[], Message]] = queue.SimpleQueue()
+        self._shell = ShardShell(spec, number, self._jobs.put)
+        self._number = number
+        self._peers: _Peers | None = None
+
+    @staticmethod
+    def _check_installation(spec: JobSpec) -> None:
+        import rules
+
+        home = Path(__file__).resolve().parents[2]
+        if Path(rules.__file__ or "").resolve().parents[1] != home:
+            raise RuntimeError(f"{rules.__file__}: this is not the package `rules` of {home}: start from another directory")
+
+    def connect(self, coordinator: Any, shards: list[Any]) -> str:
+        self._peers = _Peers(coordinator, shards)
+        self._coordinator = coordinator
+        self._self = shards[self._number]
+        threading.Thread(target=self._work, daemon=True).start()
+        return ray.get_runtime_context().get_node_id()
+
+    def receive(self, message: Message) -> None:
+        assert self._peers is not None
+        try:
+            sends = self._shell.receive(message)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._peers.deliver(sends)
+
+    def ping(self) -> None:
+        """Answered in turn with the other messages."""
+
+    def _work(self) -> None:
+        """Snapshots are encoded and stored beside the stream; their outcome comes back like any message."""
+        while True:
+            job = self._jobs.get()
+            try:
+                self._self.receive.remote(job())
+            except Exception as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        try:
+            failure = failure_of(error)
+        except Exception:
+            import traceback
+
+            failure = Failure(1, f"shard {self._number} failed, which is a bug of ours:\n{traceback.format_exc()}")
+        self._coordinator.fail.remote(failure)
+
+
+class _CoordinatorActor:
+    """Carries messages to a CoordinatorShell; the driver polls it."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._shell = CoordinatorShell(spec)
+        self._peers: _Peers | None = None
+
+    def connect(self, coordinator: Any, shards: list[Any]) -> None:
+        self._peers = _Peers(coordinator, shards)
+        self._peers.deliver(self._shell.start())
+
+    def receive(self, message: Message) -> None:
+        assert self._peers is not None
+        self._peers.deliver(self._shell.receive(message))
+
+    def fail(self, failure: Failure) -> None:
+        self._shell.fail(failure)
+
+    def poll(self, now_s: float) -> Status:
+        self.receive(Ticked(now_s))
+        return self._shell.status()
+
+    def close(self) -> None:
+        self._shell.close()
+
+
+def start_ray(address: str | None) -> str:
+    """Connect to the cluster at `address`, or start Ray on this machine; returns what was done, for a person."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    home = str(Path(__file__).resolve().parents[2])
+    environment = {**EVALUATION_ENVIRONMENT, "PYTHONPATH": _python_path(home)}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "runtime_env": {"env_vars": environment},
+        "namespace": "countersign",
+    }
+    try:
+        if address is None:
+            os.environ.pop("RAY_ADDRESS", None)
+            ray.init(include_dashboard=False, **options)
+            return "started Ray on this machine"
+        ray.init(address=address, **options)
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise ClusterUnreachable(
+            f"{address or 'this machine'}: no Ray to run on: {text[0] if text else type(error).__name__}: "
+            "start a head with `ray start --head`, or leave --address away"
+        ) from error
+    return f"joined the Ray cluster at {address}"
+
+
+def _python_path(home: str) -> str:
+    """Our installation first: a directory with its own package `rules` is a likely place to start from (DESIGN 11.32)."""
+    rest = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != home]
+    return os.pathsep.join([home, *rest])
+
+
+class RayRuntime:
+    """Carries messages between actors."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
+        data = ray.put(spec)
+        shard_class = ray.remote(_ShardActor)
+        self._shards = [
+            shard_class.options(**options, scheduling_strategy="SPREAD").remote(data, number)
+            for number in range(spec.shards)
+        ]
+        self._coordinator = ray.remote(_CoordinatorActor).options(**options, scheduling_strategy=here).remote(data)
+        self._watched = [shard.connect.remote(self._coordinator, self._shards) for shard in self._shards]
+        self._get(self._watched, _START_TIMEOUT_S)
+        self._get([self._coordinator.connect.remote(self._coordinator, self._shards)], _START_TIMEOUT_S)
+        self._pings = {number: shard.ping.remote() for number, shard in enumerate(self._shards)}
+
+    def poll(self, timeout_s: float) -> Status:
+        """Ask the coordinator how far it is; waits `timeout_s` before, so that asking costs nothing."""
+        time.sleep(timeout_s)
+        self._ping()
+        status: Status = self._get([self._coordinator.poll.remote(time.monotonic())], _ANSWER_TIMEOUT_S)[0]
+        return status
+
+    def _ping(self) -> None:
+        """Notice a lost shard: its answer is an error. A busy one answers when it is through, which is fine."""
+        for number, ping in self._pings.items():
+            if ray.wait([ping], timeout=0)[0]:
+                self._get([ping], _ANSWER_TIMEOUT_S)
+                self._pings[number] = self._shards[number].ping.remote()
+
+    def send(self, message: Message) -> None:
+        self._coordinator.receive.remote(message)
+
+    def close(self) -> None:
+        try:
+            ray.get(self._coordinator.close.remote(), timeout=30)
+        except Exception as error:
+            print(f"closing the outputs: {error}", file=sys.stderr)
+        for actor in [self._coordinator, *self._shards]:
+            ray.kill(actor)
+        ray.shutdown()
+
+    @staticmethod
+    def _get(references: list[Any], timeout_s: float) -> list[Any]:
+        try:
+            return list(ray.get(references, timeout=timeout_s))
+        except ray.exceptions.RayTaskError as error:
+            cause = error.as_instanceof_cause()
+            raise cause from None
+        except ray.exceptions.RayActorError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ClusterUnreachable(
+                f"a shard was lost: {reason}: run the same command again, a job with --job goes on from its last checkpoint"
+            ) from None

@@ -1,0 +1,193 @@
+"""What every runtime does around a machine: perform its effects and feed the outcome back, until only messages remain."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from cluster.core import snapshot
+from cluster.core.coordinator import Coordinator, Phase
+from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, LoadBlobs, ReadSlice, Send, StoreSnapshot
+from cluster.core.errors import ClusterError, InvariantBroken
+from cluster.core.messages import (
+    BlobsLoaded,
+    ManifestCommitted,
+    ManifestFailed,
+    Message,
+    SliceRead,
+    SnapshotFailed,
+    SnapshotStored,
+)
+from cluster.core.shard import Shard
+from cluster.runtime.job import KINDS, Failure, JobSpec, Status
+from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink
+from cluster.sources import InputUnreadable, Reader, SourceChanged
+from cluster.stores import BlobMissing, Fenced, StoreUnreachable, open_store
+from rules.logtypes import load_definitions, shipped_definitions
+from rules.pack import load_pack
+
+Background = Callable[[Callable[[], Message]], Message | None]
+"""Runs a slow job that ends in a message: returns the message, or None and delivers it later as if it had been received."""
+
+
+def failure_of(error: Exception) -> Failure:
+    """The exit code and the words for what ended a run."""
+    if isinstance(error, InputUnreadable | SourceChanged):
+        return Failure(3, str(error))
+    if isinstance(error, StoreUnreachable | Fenced | BlobMissing):
+        return Failure(4, str(error))
+    if isinstance(error, SinkFailed | OutputExists):
+        return Failure(4, str(error))
+    if isinstance(error, ClusterError) and not isinstance(error, InvariantBroken):
+        return Failure(4, str(error))
+    raise error
+
+
+def build_shard(spec: JobSpec, number: int) -> Shard:
+    """A shard's machine from the job's data."""
+    pack = load_pack(spec.pack_files, quiet=True)
+    types = load_definitions({**shipped_definitions(), **pack.log_type_files})
+    return Shard(spec.shard_config(number), pack, types)
+
+
+class ShardShell:
+    """A shard, its reader and its store."""
+
+    def __init__(self, spec: JobSpec, number: int, background: Background) -> None:
+        self._job = spec.fence.job
+        self._machine = build_shard(spec, number)
+        self._reader = Reader(spec.partitions, spec.config.max_event_bytes)
+        self._store = open_store(spec.store_url)
+        self._background = background
+
+    def receive(self, message: Message) -> list[Send]:
+        """Everything that follows from a message, as messages for others."""
+        return _settle(self._machine.handle, message, self._perform)
+
+    def _perform(self, effect: Effect) -> Message | None:
+        if isinstance(effect, ReadSlice):
+            return SliceRead(effect.epoch, effect.number, self._reader.read(effect.slice))
+        if isinstance(effect, LoadBlobs):
+            return BlobsLoaded(tuple(self._store.get_blob(self._job, name) for name in effect.names))
+        if isinstance(effect, StoreSnapshot):
+            return self._background(lambda: self._store_snapshot(effect))
+        raise InvariantBroken(f"a shard asked for {effect!r}")
+
+    def _store_snapshot(self, effect: StoreSnapshot) -> Message:
+        try:
+            blob = snapshot.encode(effect.keys, effect.windows)
+            self._store.put_blob(self._job, effect.name, blob)
+        except StoreUnreachable as error:
+            return SnapshotFailed(effect.epoch, effect.shard, str(error))
+        return SnapshotStored(effect.epoch, effect.shard, effect.name, len(blob))
+
+
+class CoordinatorShell:
+    """The coordinator, its sinks and its store."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
+        self._machine = Coordinator(spec.coordinator_config(), spec.partitions, spec.progress)
+        self._store = open_store(spec.store_url)
+        self._sinks: dict[str, Sink] = {}
+        self._lines: dict[str, list[bytes]] = {}
+        self._finish: Finish | None = None
+        self._failure: Failure | None = None
+        for kind, uri in spec.outputs.items():
+            if uri == "-":
+                self._lines[kind] = []
+            else:
+                self._sinks[kind] = open_sink(uri, resume=spec.resume)
+        self._lines.setdefault("alerts", [])
+
+    def start(self) -> list[Send]:
+        return [effect for effect in self._machine.start(self._spec.growing) if isinstance(effect, Send)]
+
+    def receive(self, message: Message) -> list[Send]:
+        """Everything that follows from a message, as messages for shards. A failure ends the run and is kept."""
+        if self._failure is not None:
+            return []
+        try:
+            return _settle(self._machine.handle, message, self._perform)
+        except Exception as error:
+            self.fail(failure_of(error))
+            return []
+
+    def fail(self, failure: Failure) -> None:
+        """The run cannot go on; the first reason is the one that is told."""
+        if self._failure is None:
+            self._failure = failure
+
+    def status(self) -> Status:
+        machine = self._machine
+        lines = {kind: records for kind, records in self._lines.items() if records}
+        self._lines = {kind: [] for kind in self._lines}
+        status = Status(machine.phase, machine.totals, machine.watermark.w_s, machine.checkpointed_at_s, lines)
+        status.failure = self._failure
+        if self._finish is not None:
+            status.interrupted, status.unsaved = self._finish.interrupted, self._finish.unsaved
+        return status
+
+    @property
+    def over(self) -> bool:
+        return self._failure is not None or self._machine.phase is Phase.FINISHED
+
+    def close(self) -> None:
+        for sink in self._sinks.values():
+            sink.close()
+
+    def _perform(self, effect: Effect) -> Message | None:
+        if isinstance(effect, Deliver):
+            return self._deliver(effect)
+        if isinstance(effect, CommitManifest):
+            return self._commit(effect)
+        if isinstance(effect, Finish):
+            self._finish = effect
+            for sink in self._sinks.values():
+                sink.flush()
+            return None
+        raise InvariantBroken(f"the coordinator asked for {effect!r}")
+
+    def _deliver(self, effect: Deliver) -> None:
+        for kind in KINDS:
+            records = getattr(effect, kind)
+            if not records:
+                continue
+            if kind in self._sinks:
+                self._sinks[kind].write(records)
+            if kind in self._lines:
+                self._lines[kind] += [record for _, record in records]
+
+    def _commit(self, effect: CommitManifest) -> Message:
+        for sink in self._sinks.values():
+            sink.flush()
+        try:
+            manifest = snapshot.encode_manifest(effect.manifest)
+            self._store.commit(self._spec.fence, effect.epoch, manifest, effect.blobs)
+            self._store.free_blobs(self._spec.fence, self._blobs_in_use())
+        except StoreUnreachable as error:
+            return ManifestFailed(effect.epoch, str(error))
+        return ManifestCommitted(effect.epoch)
+
+    def _blobs_in_use(self) -> set[str]:
+        manifests = self._store.manifests(self._spec.fence.job)
+        return {name for data in manifests for name in snapshot.decode_manifest(data)["blobs"]}
+
+
+def _settle(
+    handle: Callable[[Message], list[Effect]],
+    message: Message,
+    perform: Callable[[Effect], Message | None],
+) -> list[Send]:
+    """Handle a message and, in order, every message that its effects come back as."""
+    sends: list[Send] = []
+    queue: deque[Message] = deque([message])
+    while queue:
+        for effect in handle(queue.popleft()):
+            if isinstance(effect, Send):
+                sends.append(effect)
+            else:
+                answer = perform(effect)
+                if answer is not None:
+                    queue.append(answer)
+    return sends

@@ -1,0 +1,335 @@
+"""The coordinator cuts in order, within its credit, merges in position order, and checkpoints one at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster.core.coordinator import (
+    RUN_AHEAD_EPOCHS,
+    Coordinator,
+    CoordinatorConfig,
+    Phase,
+    Progress,
+    partitions_of,
+    progress_of,
+)
+from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, Send
+from cluster.core.errors import InvariantBroken
+from cluster.core.messages import (
+    AlertOutput,
+    Counts,
+    EpochCut,
+    EpochGrouped,
+    ManifestCommitted,
+    ManifestFailed,
+    Message,
+    Output,
+    Partition,
+    ShardRestored,
+    Slice,
+    SliceIngested,
+    SliceParsed,
+    SnapshotAdded,
+    SnapshotFailed,
+    SourceGrew,
+    Started,
+    StopRequested,
+    Ticked,
+    TimeKnown,
+)
+from cluster.core.watermark import Watermark
+
+
+def partition(index: int = 0, size_bytes: int = 10_000, **other: Any) -> Partition:
+    given = {"format": "jsonl", "compression": None, "rows": None, "log_type": "T", "first_time_s": None}
+    return Partition(index, f"{index}.jsonl", size_bytes=size_bytes, mtime_ns=0, head_digest="d", **(given | other))
+
+
+class Driven:
+    """A coordinator whose invariants are checked after every message."""
+
+    def __init__(self, *partitions: Partition, shards: int = 1, progress: Progress | None = None, **config: Any) -> None:
+        given = {"epoch_events": 4, "checkpoint_interval_s": 5.0, "alert_limit": 1000}
+        self.shards = shards
+        self.machine = Coordinator(
+            CoordinatorConfig(
+                "job", shards, 256, pack_digest="p", job_start_s=7.0, fence=1, lateness_s=86400.0, **(given | config)
+            ),
+            partitions,
+            progress or Progress(),
+        )
+
+    def start(self, growing: tuple[int, ...] = ()) -> list[Effect]:
+        self.machine.start(growing)
+        return [effect for shard in range(self.shards) for effect in self.tell(ShardRestored(shard))]
+
+    def tell(self, message: Message) -> list[Effect]:
+        effects = self.machine.handle(message)
+        self.machine.validate()
+        return effects
+
+    def finish_epoch(self, epoch: int, **outputs: Any) -> list[Effect]:
+        return [
+            effect
+            for shard in range(self.shards)
+            for effect in self.tell(EpochGrouped(epoch, shard, Watermark(), Counts(), **(outputs if shard == 0 else {})))
+        ]
+
+
+def cuts(effects: list[Effect], to: int = 0) -> list[EpochCut]:
+    return [e.message for e in effects if isinstance(e, Send) and e.to == to and isinstance(e.message, EpochCut)]
+
+
+def slices(effects: list[Effect]) -> list[Slice]:
+    return [task.slice for cut in cuts(effects) for task in cut.tasks]
+
+
+def ingested(cut: EpochCut, number: int = 0, last_time_s: float | None = 1.0, at_end: bool = False) -> SliceIngested:
+    part = cut.tasks[number].slice
+    return SliceIngested(cut.epoch, number, 0, part.stop or 0, at_end, last_time_s)
+
+
+@pytest.fixture
+def one() -> Iterator[Driven]:
+    driven = Driven(partition())
+    yield driven
+    driven.machine.validate()
+
+
+def test_every_shard_is_told_where_the_job_stands_before_anything_is_cut() -> None:
+    driven = Driven(partition(), shards=2, progress=Progress(epoch=9, start=500, blobs=("b",)))
+
+    assert driven.machine.start() == [Send(shard, Started(9, Watermark(), ("b",))) for shard in (0, 1)]
+    assert driven.tell(ShardRestored(0)) == []
+    assert cuts(driven.tell(ShardRestored(1)))[0].epoch == 10
+
+
+def test_it_cuts_no_further_than_its_credit(one: Driven) -> None:
+    first = one.start()
+
+    assert [cut.epoch for cut in cuts(first)] == list(range(1, RUN_AHEAD_EPOCHS + 1))
+    assert slices(first) == [Slice(0, 0, 4000), Slice(0, 4000, 8000), Slice(0, 8000, 10_000)]
+
+
+def test_an_epoch_that_is_done_gives_its_credit_back() -> None:
+    driven = Driven(partition(size_bytes=40_000))
+    first = cuts(driven.start())
+    driven.tell(ingested(first[0]))
+
+    assert slices(driven.finish_epoch(1)) == [Slice(0, 12_000, 16_000)]
+
+
+def test_slices_are_shared_out_and_cover_the_source_once() -> None:
+    driven = Driven(partition(size_bytes=9000), partition(1, size_bytes=2000), shards=2)
+    tasks = [task for cut in cuts(driven.start()) for task in cut.tasks]
+
+    assert {task.shard for task in tasks} == {0, 1}
+    for index, size in ((0, 9000), (1, 2000)):
+        parts = [task.slice for task in tasks if task.slice.partition == index]
+        assert [p.start for p in parts] == [0, *[p.stop for p in parts[:-1]]]
+        assert parts[-1].stop == size
+
+
+def test_many_small_compressed_files_fill_one_epoch() -> None:
+    driven = Driven(*(partition(n, 100, compression="gzip") for n in range(3)))
+    first = cuts(driven.start())[0]
+
+    assert [task.slice for task in first.tasks] == [Slice(n, 0, None) for n in range(3)]
+
+
+def test_nothing_is_cut_behind_a_large_compressed_file_before_its_end_is_known() -> None:
+    driven = Driven(partition(0, 10**9, compression="gzip"), partition(1, 1000))
+    first = driven.start()
+
+    assert slices(first) == [Slice(0, n * 4000, (n + 1) * 4000) for n in range(RUN_AHEAD_EPOCHS)]
+    for cut in cuts(first):
+        driven.tell(ingested(cut, at_end=cut.epoch == 2))
+    after = driven.finish_epoch(1)
+    assert slices(after) == [Slice(1, 0, 1000)]
+
+
+def test_records_leave_in_position_order_whatever_shard_found_them() -> None:
+    driven = Driven(partition(size_bytes=1000), shards=2)
+    (cut, _last) = cuts(driven.start())
+    for task in cut.tasks:
+        driven.tell(ingested(cut, task.number))
+    late = Output((0, 5, 0), (0, 50), b"late")
+    early = Output((0, 1, 0), (0, 10), b"early")
+    driven.tell(EpochGrouped(1, 0, Watermark(), Counts(), matches=[late]))
+    (deliver, *_) = driven.tell(EpochGrouped(1, 1, Watermark(), Counts(), matches=[early]))
+
+    assert isinstance(deliver, Deliver)
+    assert deliver.matches == [((0, 10), b"early"), ((0, 50), b"late")]
+
+
+def test_epochs_leave_in_order() -> None:
+    driven = Driven(partition())
+    first = cuts(driven.start())
+    for cut in first:
+        driven.tell(ingested(cut))
+
+    assert [e for e in driven.finish_epoch(2) if isinstance(e, Deliver)] == []
+    assert [e.epoch for e in driven.finish_epoch(1) if isinstance(e, Deliver)] == [1, 2]
+
+
+def test_shards_that_disagree_on_the_watermark_stop_the_run() -> None:
+    driven = Driven(partition(size_bytes=1000), shards=2)
+    (cut, _last) = cuts(driven.start())
+    for task in cut.tasks:
+        driven.tell(ingested(cut, task.number))
+    driven.tell(EpochGrouped(1, 0, Watermark(1.0, 1.0), Counts()))
+
+    with pytest.raises(InvariantBroken, match="watermark"):
+        driven.tell(EpochGrouped(1, 1, Watermark(2.0, 2.0), Counts()))
+
+
+def finish_all(driven: Driven, effects: list[Effect]) -> list[Effect]:
+    """Play a perfect shard and store until nothing more comes."""
+    seen: list[Effect] = []
+    while effects:
+        effect = effects.pop(0)
+        seen.append(effect)
+        if isinstance(effect, Send) and isinstance(effect.message, EpochCut) and effect.to == 0:
+            cut = effect.message
+            for task in cut.tasks:
+                effects += driven.tell(ingested(cut, task.number, at_end=True))
+            effects += driven.finish_epoch(cut.epoch)
+            if cut.checkpoint:
+                for shard in range(driven.shards):
+                    effects += driven.tell(SnapshotAdded(cut.epoch, shard, (f"blob-{shard}",)))
+        if isinstance(effect, CommitManifest):
+            effects += driven.tell(ManifestCommitted(effect.epoch))
+    return seen
+
+
+def test_a_run_ends_with_a_checkpoint_that_says_everything_was_read() -> None:
+    driven = Driven(partition(), partition(1), shards=2)
+    seen = finish_all(driven, driven.start())
+    (commit,) = [e for e in seen if isinstance(e, CommitManifest)]
+
+    assert seen[-1] == Finish(interrupted=False, unsaved="")
+    assert driven.machine.phase is Phase.FINISHED
+    assert progress_of(json.loads(json.dumps(commit.manifest))).partition == 2
+    assert commit.blobs == ("blob-0", "blob-1")
+    assert partitions_of(json.loads(json.dumps(commit.manifest))) == [partition(), partition(1)]
+
+
+def test_a_run_that_is_asked_to_stop_cuts_no_more_input_and_is_interrupted() -> None:
+    driven = Driven(partition(size_bytes=10**6))
+    effects = driven.start()
+    effects += driven.tell(StopRequested())
+    seen = finish_all(driven, effects)
+
+    assert len(slices(seen)) == RUN_AHEAD_EPOCHS
+    assert seen[-1] == Finish(interrupted=True, unsaved="")
+
+
+def test_a_checkpoint_is_due_after_its_interval_and_only_one_is_on_its_way() -> None:
+    driven = Driven(partition(size_bytes=10**6))
+    driven.tell(Ticked(100.0))
+    first = cuts(driven.start())
+    driven.tell(Ticked(106.0))
+    driven.tell(ingested(first[0]))
+    (second,) = cuts(driven.finish_epoch(1))
+    driven.tell(ingested(first[1]))
+    (third,) = cuts(driven.finish_epoch(2))
+
+    assert (second.checkpoint, third.checkpoint) == (True, False)
+
+
+def test_a_checkpoint_that_the_store_did_not_take_is_given_up_and_the_next_one_comes_in_time() -> None:
+    driven = Driven(partition(size_bytes=10**6))
+    driven.tell(Ticked(100.0))
+    effects = driven.start()
+    driven.tell(Ticked(106.0))
+    first = cuts(effects)
+    driven.tell(ingested(first[0]))
+    (second,) = cuts(driven.finish_epoch(1))
+    driven.tell(SnapshotFailed(second.epoch, 0, "down"))
+    driven.tell(Ticked(112.0))
+    driven.tell(ingested(first[1]))
+    (third,) = cuts(driven.finish_epoch(2))
+
+    assert third.checkpoint
+
+
+def test_the_last_checkpoint_is_tried_again_and_then_given_up_with_its_reason() -> None:
+    driven = Driven(partition(size_bytes=1000))
+    driven.tell(Ticked(0.0))
+    effects = driven.start()
+    (cut, last) = cuts(effects)
+    driven.tell(ingested(cut))
+    driven.finish_epoch(1)
+    now_s = 0.0
+    finish: list[Effect] = []
+    while driven.machine.phase is not Phase.FINISHED:
+        driven.finish_epoch(last.epoch)
+        commits = driven.tell(SnapshotAdded(last.epoch, 0, ("b",)))
+        assert isinstance(commits[0], CommitManifest)
+        finish = driven.tell(ManifestFailed(last.epoch, "down"))
+        now_s += 10.0
+        again = cuts(driven.tell(Ticked(now_s))) if not finish else []
+        last = again[0] if again else last
+
+    assert finish == [Finish(interrupted=False, unsaved="down")]
+    assert now_s > 30.0
+
+
+def test_a_slice_that_starts_without_a_time_gets_the_time_before_it() -> None:
+    driven = Driven(partition(size_bytes=40_000))
+    first = cuts(driven.start())
+
+    assert driven.tell(SliceParsed(2, 0, None)) == []
+    assert Send(0, TimeKnown(2, 0, 55.0)) in driven.tell(ingested(first[0], last_time_s=55.0))
+
+
+def test_a_slice_without_any_time_passes_on_what_came_before_it() -> None:
+    driven = Driven(partition(size_bytes=40_000))
+    first = cuts(driven.start())
+    driven.tell(ingested(first[0], last_time_s=55.0))
+
+    assert driven.tell(SliceParsed(2, 0, None)) == [Send(0, TimeKnown(2, 0, 55.0))]
+    assert driven.tell(SliceParsed(3, 0, None)) == [Send(0, TimeKnown(3, 0, 55.0))]
+
+
+def test_the_first_events_take_the_job_s_start_time() -> None:
+    driven = Driven(partition())
+    driven.start()
+
+    assert driven.tell(SliceParsed(1, 0, None)) == [Send(0, TimeKnown(1, 0, 7.0))]
+
+
+def alert(rule_id: str, at_s: float, offset: int) -> AlertOutput:
+    return AlertOutput((0, offset, 0), (0, offset), b"%d" % offset, rule_id, at_s)
+
+
+def test_the_limiter_holds_back_a_rule_s_alerts_and_says_so_once() -> None:
+    driven = Driven(partition(size_bytes=1000), alert_limit=2)
+    (cut, _last) = cuts(driven.start())
+    driven.tell(ingested(cut))
+    alerts = [alert("Loud", float(n), n) for n in range(5)] + [alert("Quiet", 5.0, 5), alert("Loud", 3601.0, 6)]
+    (deliver, *_) = driven.finish_epoch(1, alerts=alerts)
+
+    assert isinstance(deliver, Deliver)
+    assert [position[1] for position, _ in deliver.alerts] == [0, 1, 2, 5, 6]
+    assert json.loads(deliver.alerts[2][1])["rule_id"] == "countersign.limiter"
+    assert deliver.alerts[4][1] == b"6"
+
+
+def test_a_growing_source_is_cut_as_it_grows_and_ends_when_it_says_so() -> None:
+    driven = Driven(partition(size_bytes=0))
+    assert cuts(driven.start(growing=(0,))) == []
+
+    assert slices(driven.tell(SourceGrew(0, 100, False))) == [Slice(0, 0, 100)]
+    grown = driven.tell(SourceGrew(0, 150, True))
+    assert slices(grown) == [Slice(0, 100, 150)]
+    assert cuts(grown)[-1].checkpoint
+
+
+def test_an_unknown_message_is_a_bug() -> None:
+    with pytest.raises(InvariantBroken):
+        Driven(partition()).tell("hello")
