@@ -1,11 +1,11 @@
 """The command line: one function per command, and the exit codes.
 
-    0    done
-    1    tests failed, or a pack is invalid
-    2    usage
-    3    an input is missing or unreadable
-    4    the store or the cluster is unreachable, or another run took the job over
-    130  interrupted, after a clean checkpoint
+0    done
+1    tests failed, or a pack is invalid
+2    usage
+3    an input is missing or unreadable
+4    the store or the cluster is unreachable, or another run took the job over
+130  interrupted, after a clean checkpoint
 """
 
 from __future__ import annotations
@@ -45,20 +45,32 @@ def _fail(exit_code: int, message: str) -> typer.Exit:
 def run(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, directories, globs, or - for stdin.")],
     rules: Annotated[list[Path], typer.Option(help="A directory of rules (.py + .yml); may be given several times.")],
-    log_type: Annotated[str | None, typer.Option(help="The log type of the inputs; recognised by content if absent.")] = None,
+    log_type: Annotated[
+        str | None, typer.Option(help="The log type of the inputs; recognised by content if absent.")
+    ] = None,
     shards: Annotated[int, typer.Option(min=1, max=1024, help="How many shards hold the state.")] = 2,
     runtime: Annotated[str, typer.Option(help="ray, or local: the same machines in one process.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to join: auto, or host:port. Else Ray starts here.")] = None,
-    store: Annotated[str, typer.Option(help="Where checkpoints go: a directory or redis://host:port/db.")] = ".countersign",
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to join: auto, or host:port. Else Ray starts here.")
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="Where checkpoints go: a directory or redis://host:port/db.")
+    ] = ".countersign",
     job: Annotated[str | None, typer.Option(help="A name, under which the run can be continued.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over: forget the job's checkpoints and outputs.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over: forget the job's checkpoints and outputs.")
+    ] = False,
     alerts: Annotated[str | None, typer.Option(help="Where alerts go: a file, - or redis://...?stream=NAME.")] = None,
     matches: Annotated[str | None, typer.Option(help="Where matches go; else they are counted only.")] = None,
     errors: Annotated[str | None, typer.Option(help="Where rule errors go; else they are counted only.")] = None,
     epoch_events: Annotated[int, typer.Option(min=1, max=10_000_000, help="Events per epoch, about.")] = 16_384,
     checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between checkpoints.")] = 5.0,
-    no_prefilter: Annotated[bool, typer.Option("--no-prefilter", help="Parse every line, as this version always does.")] = False,
-    no_index: Annotated[bool, typer.Option("--no-index", help="Probe every rule, as this version always does.")] = False,
+    no_prefilter: Annotated[
+        bool, typer.Option("--no-prefilter", help="Parse every line, as this version always does.")
+    ] = False,
+    no_index: Annotated[
+        bool, typer.Option("--no-index", help="Probe every rule, as this version always does.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No live display and no closing words.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one summary object at the end.")] = False,
 ) -> None:
@@ -72,8 +84,12 @@ def run(
     if runtime not in ("ray", "local"):
         raise typer.BadParameter(f"{runtime!r} is no runtime: give ray or local", param_hint="--runtime")
     if job is not None and not running.VALID_JOB.fullmatch(job):
-        raise typer.BadParameter(f"{job!r}: letters, digits, dots, dashes and underscores, 100 at most", param_hint="--job")
-    outputs = {kind: uri for kind, uri in (("alerts", alerts), ("matches", matches), ("errors", errors)) if uri is not None}
+        raise typer.BadParameter(
+            f"{job!r}: letters, digits, dots, dashes and underscores, 100 at most", param_hint="--job"
+        )
+    outputs = {
+        kind: uri for kind, uri in (("alerts", alerts), ("matches", matches), ("errors", errors)) if uri is not None
+    }
     options = running.Options(
         inputs, rules, log_type, shards, runtime, address, store, job, fresh, outputs, epoch_events, checkpoint_interval,
         quiet, json,
@@ -167,7 +183,9 @@ def _row_text(row: Any) -> str:
 @app.command(epilog="Example:  countersign test rules/packs --filter RuleID=Okta.MFA.Fatigue")
 def test(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of rules.")],
-    filter: Annotated[list[str] | None, typer.Option("--filter", help="KEY=VALUE: only rules whose YAML says so.")] = None,
+    filter: Annotated[
+        list[str] | None, typer.Option("--filter", help="KEY=VALUE: only rules whose YAML says so.")
+    ] = None,
     test_names: Annotated[list[str] | None, typer.Option(help="Only tests of this name.")] = None,
     minimum_tests: Annotated[int, typer.Option(min=0, help="Fail rules with fewer tests.")] = 0,
     show_failures_only: Annotated[bool, typer.Option("--show-failures-only", help="Print failures only.")] = False,
@@ -200,6 +218,7 @@ def _exit_code(error: BaseException) -> int | None:
     from cluster.sinks import OutputExists, SinkFailed
     from cluster.sources import InputMissing, InputUnreadable, SourceChanged
     from cluster.stores import BlobMissing, Fenced, LeaseHeld, StoreUnreachable
+    from cluster.testing import BadFilter
     from rules.errors import InvalidPack
     from rules.pack import MissingPack
 
@@ -207,7 +226,7 @@ def _exit_code(error: BaseException) -> int | None:
         return error.exit_code
     table: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
         ((InvalidPack,), 1),
-        ((MissingPack, BadSetting), 2),
+        ((MissingPack, BadSetting, BadFilter), 2),
         ((InputMissing, InputUnreadable, SourceChanged), 3),
         ((StoreUnreachable, LeaseHeld, Fenced, BlobMissing, CorruptSnapshot, SinkFailed, OutputExists), 4),
     )

@@ -105,7 +105,9 @@ class Display:
         table.add_row("events", f"{totals.counts.events:,}", f"{self._rate(totals.counts.events):,.0f}/s")
         table.add_row("event time", w, "")
         table.add_row("alerts", f"{totals.alerts:,}", alerts)
-        table.add_row("matches", f"{totals.matches:,}", f"errors {totals.errors:,}, dead letters {totals.dead_letters:,}")
+        table.add_row(
+            "matches", f"{totals.matches:,}", f"errors {totals.errors:,}, dead letters {totals.dead_letters:,}"
+        )
         table.add_row("checkpoint", age, status.phase.value)
         if self._note:
             table.add_row("", self._note, "")

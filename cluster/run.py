@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,13 +143,13 @@ def _prepare(
         partitions.append(_spooled(spool, len(partitions), options.log_type, types))
         growing = (len(partitions) - 1,)
     progress = progress_of(known) if known is not None else Progress()
-    job_start_s = known["job_start_s"] if known is not None else time.time()
+    job_start_s = known["job_start_s"] if known is not None else _now_s()
     outputs = _outputs(options, fence.job)
     if options.fresh or options.job is None:
         _discard_outputs(options, outputs)
     if known is not None and known["pack_digest"] != pack.digest:
         _check_changed_pack(known, outputs, fence.job)
-    for kind, uri in outputs.items():
+    for uri in outputs.values():
         if uri != "-":
             sinks.open_sink(uri, resume=known is not None).close()
     spec = JobSpec(
@@ -172,6 +172,11 @@ def _prepare(
     return spec
 
 
+def _now_s() -> float:
+    """The wall clock, once a job: the time of events before which no event has one. It stays in the manifest."""
+    return time.time()  # noqa: TID251
+
+
 def _claim(store: Store, spec: JobSpec) -> None:
     """Write where the job stands under our own token (DESIGN 11.28): from here on an earlier owner can commit nothing."""
     from cluster.core.coordinator import Coordinator
@@ -192,7 +197,8 @@ def _continued(old: list[Partition], now: list[Partition]) -> list[Partition]:
             ordered.append(spooled_partition(partition.index, partition.path, size_bytes, partition.log_type))
         elif found is None:
             raise CannotRun(
-                3, f"{partition.path}: this input of the job is not among those given now: name it again, or use --fresh"
+                3,
+                f"{partition.path}: this input of the job is not among those given now: name it again, or use --fresh",
             )
         elif _identity(found) != _identity(partition):
             raise CannotRun(3, f"{partition.path}: changed since the job started: restore it, or use --fresh")
@@ -442,4 +448,14 @@ def state_rows(store: Store, job: str) -> tuple[dict[str, Any], list[Any]]:
     return manifest, [row for _, row in sorted(rows.items()) if row.expiry_s is not None and row.expiry_s > horizon_s]
 
 
-__all__ = ["CannotRun", "LeaseHeld", "Options", "Runtime", "Summary", "job_directory", "progress_record", "run", "state_rows"]
+__all__ = [
+    "CannotRun",
+    "LeaseHeld",
+    "Options",
+    "Runtime",
+    "Summary",
+    "job_directory",
+    "progress_record",
+    "run",
+    "state_rows",
+]

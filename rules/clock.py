@@ -39,6 +39,10 @@ def _time() -> ModuleType:
     return made  # type: ignore[no-any-return]
 
 
+_DATE: Any = real_datetime.date
+_DATETIME: Any = real_datetime.datetime
+
+
 class _Bound(type):
     """A class that stands for a real one: real instances are its instances."""
 
@@ -51,7 +55,7 @@ class _Bound(type):
         return issubclass(subclass, cls.real)
 
 
-class _BoundDate(real_datetime.date, metaclass=_Bound):
+class _BoundDate(_DATE, metaclass=_Bound):  # type: ignore[misc]
     real = real_datetime.date
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -66,7 +70,7 @@ class _BoundDate(real_datetime.date, metaclass=_Bound):
     fromordinal = real_datetime.date.fromordinal
 
 
-class _BoundDatetime(real_datetime.datetime, metaclass=_Bound):
+class _BoundDatetime(_DATETIME, metaclass=_Bound):  # type: ignore[misc]
     real = real_datetime.datetime
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:

@@ -42,3 +42,7 @@ class InvalidPack(Exception):
 
 class FunctionReturnTypeError(TypeError):
     """A function of a rule returned something of another type than its contract says."""
+
+
+class StateReached(BaseException):
+    """Ends a probe at its first state access, and an evaluation at a second key group. Never leaves evaluate()."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rules.errors import StateReached
 from rules.rule import NO_MATCH, Outcome, RuleError
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ __all__ = ["NO_MATCH", "REACHED", "Evaluation", "StateReached", "current", "eval
 
 REACHED = Outcome(None, ())
 """What a probe that reached state comes to: Evaluation.key says where. Compare by identity."""
-
-
-class StateReached(BaseException):
-    """Ends a probe at its first state access, and an evaluation at a second key group. Never leaves evaluate()."""
 
 
 class Evaluation:
@@ -95,7 +92,9 @@ _current: Evaluation | None = None
 def current() -> Evaluation:
     """The evaluation that runs now. RuntimeError outside one: at import of a rule's module there is no event."""
     if _current is None:
-        raise RuntimeError("there is no evaluation: caching helpers work inside rule() and its auxiliary functions only")
+        raise RuntimeError(
+            "there is no evaluation: caching helpers work inside rule() and its auxiliary functions only"
+        )
     return _current
 
 
@@ -133,7 +132,9 @@ def _undone(state: State | None, error: RuleError) -> Outcome:
 
 
 def _strayed() -> RuleError:
-    return RuleError("rule", "ThreadError", "a caching helper was called from another thread: call it in rule() itself", "")
+    return RuleError(
+        "rule", "ThreadError", "a caching helper was called from another thread: call it in rule() itself", ""
+    )
 
 
 def _two_groups(evaluation: Evaluation) -> RuleError:

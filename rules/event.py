@@ -24,6 +24,10 @@ _MISSING: Any = object()
 class DerivedFields(Protocol):
     """The p_ fields of an event that its source did not write. Each is asked for at most once."""
 
+    @property
+    def time_s(self) -> float:
+        """The event's time, epoch seconds."""
+
     def base(self) -> dict[str, Any]:
         """p_log_type, p_event_time, p_parse_time, p_row_id, p_source_label"""
 
@@ -206,13 +210,16 @@ def _walk(value: Json, keys: Sequence[str]) -> Iterator[Json]:
 class PantherEvent(ImmutableDict):
     """One event. p_ fields that its source did not write are derived when they are first looked for."""
 
-    __slots__ = ("_any_pending", "_base_pending", "original")
+    __slots__ = ("_any_pending", "_base_pending", "_epoch_s", "original")
 
     def __init__(self, data: dict[str, Json], derived: DerivedFields | None = None) -> None:
         self.raw = data
         self.original = data
         """The record as its source wrote it, without derived fields. Not for rules."""
         self._base_pending = self._any_pending = derived
+        self._epoch_s: int | None = None
+        if derived is not None and "p_event_time" not in data:
+            self._epoch_s = int(derived.time_s)
 
     def _find(self, key: str) -> Json:
         if self._any_pending is not None or self._base_pending is not None:
@@ -247,6 +254,11 @@ class PantherEvent(ImmutableDict):
 
     def event_time_epoch(self) -> int:
         """p_event_time as epoch seconds; 0 where it is absent or not as the format writes it (without a zone)."""
+        if self._epoch_s is None:
+            self._epoch_s = self._written_epoch_s()
+        return self._epoch_s
+
+    def _written_epoch_s(self) -> int:
         text = self.get("p_event_time")
         if not isinstance(text, str):
             return 0

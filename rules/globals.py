@@ -14,8 +14,8 @@ from typing import Any
 _CONTAINERS = (list, dict, set, bytearray)
 
 _READING_METHODS = frozenset(
-    "get items keys values copy index count union intersection difference symmetric_difference issubset issuperset "
-    "isdisjoint fromkeys decode startswith endswith find".split()
+    {"get", "items", "keys", "values", "copy", "index", "count", "union", "intersection", "difference"}
+    | {"symmetric_difference", "issubset", "issuperset", "isdisjoint", "fromkeys", "decode", "startswith", "endswith", "find"}
 )
 """Methods of containers that change nothing. Any other attribute of a container counts as a change."""
 
@@ -55,7 +55,9 @@ def _refill(container: Any, content: Any) -> None:
 def restorer_for(tree: ast.Module, namespace: dict[str, Any]) -> Restorer | None:
     """A Restorer for a module that has been executed, None where its functions can change nothing."""
     rebound: set[str] = set()
-    candidates = {name for name, value in namespace.items() if isinstance(value, _CONTAINERS) and not name.startswith("__")}
+    candidates = {
+        name for name, value in namespace.items() if isinstance(value, _CONTAINERS) and not name.startswith("__")
+    }
     changed: set[str] = set()
     for function in _functions(tree):
         for node in ast.walk(function):
@@ -75,6 +77,8 @@ def _functions(tree: ast.Module) -> Iterator[ast.AST]:
 
 def _maybe_changed(function: ast.AST, candidates: set[str]) -> set[str]:
     """The containers that a function uses in any way but reading them."""
+    if not candidates:
+        return set()
     parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
     return {
         node.id
@@ -95,7 +99,20 @@ def _only_read(node: ast.Name, parents: dict[ast.AST, ast.AST]) -> bool:
         case ast.Attribute(attr=name):
             return name in _READING_METHODS
         case ast.Call(func=ast.Name(id=name)):
-            return name in {"len", "any", "all", "sorted", "set", "list", "tuple", "dict", "frozenset", "max", "min", "sum"}
+            return name in {
+                "len",
+                "any",
+                "all",
+                "sorted",
+                "set",
+                "list",
+                "tuple",
+                "dict",
+                "frozenset",
+                "max",
+                "min",
+                "sum",
+            }
     return False
 
 

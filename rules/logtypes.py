@@ -184,14 +184,14 @@ INDICATORS: dict[str, Callable[[str], bool]] = {
 class Derived:
     """The p_ fields of one event that its source did not write; worked out when asked for."""
 
-    __slots__ = ("_event", "_log_type", "_position", "_source_label", "_time_s")
+    __slots__ = ("_event", "_log_type", "_position", "_source_label", "time_s")
 
     def __init__(
         self, log_type: LogType, event: Event, time_s: float, position: tuple[int, ...], source_label: str
     ) -> None:
         self._log_type = log_type
         self._event = event
-        self._time_s = time_s
+        self.time_s = time_s
         self._position = position
         self._source_label = source_label
 
@@ -199,7 +199,7 @@ class Derived:
         """p_log_type, p_event_time, p_parse_time, p_row_id and p_source_label, without those that the event has."""
         if _is_normalised(self._event):
             return {}
-        time = format_time(self._time_s)
+        time = format_time(self.time_s)
         fields: dict[str, object] = {
             "p_log_type": self._log_type.name,
             "p_event_time": time,

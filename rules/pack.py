@@ -112,7 +112,9 @@ def load_pack(files: Mapping[str, bytes], *, quiet: bool = False) -> Pack:
             problems.append(Problem(SourceLocation(path, error.line), str(error), "mend the YAML"))
             continue
         if not isinstance(document, dict):
-            problems.append(Problem(SourceLocation(path, 1), "the file holds no mapping", "start it with AnalysisType: rule"))
+            problems.append(
+                Problem(SourceLocation(path, 1), "the file holds no mapping", "start it with AnalysisType: rule")
+            )
             continue
         kind = document.get("AnalysisType")
         if kind is None:
@@ -126,7 +128,9 @@ def load_pack(files: Mapping[str, bytes], *, quiet: bool = False) -> Pack:
             notices.append(f"{path}: {NOT_YET[kind]} are not run by this version: the file is left out")
         else:
             line = lines.get("AnalysisType")
-            problems.append(Problem(SourceLocation(path, line), f"AnalysisType is {kind!r}", "use one of the format's types"))
+            problems.append(
+                Problem(SourceLocation(path, line), f"AnalysisType is {kind!r}", "use one of the format's types")
+            )
     _check_unique(specs, problems)
     rules = [rule for spec in specs if (rule := _load_rule(spec, files[spec.path], quiet, problems)) is not None]
     if problems:
@@ -204,7 +208,14 @@ def _line_in_pack(error: BaseException) -> int | None:
 
 # --- the YAML of a rule ------------------------------------------------------------------------------------------
 
-_TEXT, _BOOL, _INT, _TEXTS, _MAPPING, _LIST = "text", "true or false", "a whole number", "a list of texts", "a mapping", "a list"
+_TEXT, _BOOL, _INT, _TEXTS, _MAPPING, _LIST = (
+    "text",
+    "true or false",
+    "a whole number",
+    "a list of texts",
+    "a mapping",
+    "a list",
+)
 
 _KEYS = {
     "AnalysisType": _TEXT, "RuleID": _TEXT, "Enabled": _BOOL, "Filename": _TEXT, "LogTypes": _TEXTS, "Severity": _TEXT,
@@ -259,7 +270,7 @@ class _Checker:
         self._check_values()
         if len(self._problems) > self._before:
             return None
-        get = self._document.get
+        get: Callable[..., Any] = self._document.get
         return RuleSpec(
             id=get("RuleID"),
             path=module,
@@ -304,7 +315,7 @@ class _Checker:
         return path
 
     def _check_values(self) -> None:
-        get = self._document.get
+        get: Callable[..., Any] = self._document.get
         rule_id, severity = get("RuleID"), get("Severity")
         if isinstance(rule_id, str) and not _RULE_ID.fullmatch(rule_id):
             self._refuse("RuleID", f"RuleID is {rule_id!r}", 'use no <, >, &, %, or "')

@@ -7,13 +7,12 @@ match. The order of the functions is the contract's.
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rules.errors import FunctionReturnTypeError
+from rules.errors import FunctionReturnTypeError, StateReached
 from rules.event import to_json
 
 if TYPE_CHECKING:
@@ -122,6 +121,8 @@ class Rule:
         """False only where no import in the pack could lead to a caching helper."""
         self.namespace = namespace
         """The module's globals; tests patch mocks into it."""
+        self.defined = frozenset(functions)
+        """The names of the functions that the module has."""
         self.has_unique = "unique" in functions
         self._functions = functions
         self._rule = functions["rule"]
@@ -134,6 +135,8 @@ class Rule:
             self._restorer.restore()
         try:
             verdict = self._rule(event)
+        except StateReached:
+            return NO_MATCH  # what it came to is for evaluate() to say
         except BaseException as error:
             return Outcome(None, (self.error("rule", error),))
         if verdict is False:
@@ -141,31 +144,11 @@ class Rule:
         if verdict is not True:
             return Outcome(None, (self.error("rule", _wrong_type("rule", "bool", verdict)),))
         errors: list[RuleError] = []
-        match = self._match(event, lambda name, error: errors.append(self.error(name, error)))
-        return Outcome(match, tuple(errors))
-
-    def test(self, event: PantherEvent) -> tuple[Any, dict[str, Any], Match | None]:
-        """rule() and every auxiliary in test mode.
-
-        Returns (what rule() returned or the exception it raised, what each auxiliary gave or raised, the match).
-        """
-        if self._restorer is not None:
-            self._restorer.restore()
         try:
-            verdict: Any = self._rule(event)
-            if not isinstance(verdict, bool):
-                verdict = _wrong_type("rule", "bool", verdict)
-        except BaseException as error:
-            verdict = error
-        raised: dict[str, Any] = {}
-        match = self._match(event, raised.__setitem__)
-        given = {
-            "title": match.title, "description": match.description, "reference": match.reference,
-            "severity": match.severity, "runbook": match.runbook, "destinations": match.destinations,
-            "dedup": match.dedup, "alert_context": match.context, "unique": match.unique,
-        }  # fmt: skip
-        outputs = {name: raised.get(name, given[name]) for name in AUXILIARIES if name in self._functions}
-        return verdict, outputs, match if verdict is True else None
+            match = self._match(event, lambda name, error: errors.append(self.error(name, error)))
+        except StateReached:
+            return NO_MATCH
+        return Outcome(match, tuple(errors))
 
     def _match(self, event: PantherEvent, failed: Callable[[str, BaseException], None]) -> Match:
         spec = self.spec
@@ -173,12 +156,14 @@ class Rule:
         def call(name: str, check: Callable[[str, Any], Any], fallback: Any) -> Any:
             try:
                 return check(name, self._functions[name](event))
+            except StateReached:
+                raise
             except BaseException as error:
                 failed(name, error)
                 return fallback
 
         def text(name: str, fallback: str, absent: str) -> str:
-            return call(name, _text, fallback) if name in self._functions else absent  # type: ignore[no-any-return]
+            return call(name, _text, fallback) if name in self._functions else absent
 
         title = text("title", spec.id, "")
         description = text("description", "", spec.description)
@@ -205,6 +190,8 @@ class Rule:
     def _context(self, event: PantherEvent, failed: Callable[[str, BaseException], None]) -> str:
         try:
             return _context("alert_context", self._functions["alert_context"](event))
+        except StateReached:
+            raise
         except BaseException as error:
             failed("alert_context", error)
             return json.dumps({"_error": _safe(repr(error))})
@@ -229,10 +216,13 @@ class Rule:
 
 
 def _place(trace: TracebackType | None) -> str:
-    for frame in reversed(traceback.extract_tb(trace)):
-        if frame.filename.startswith(PACK_PREFIX):
-            return f"{frame.filename[len(PACK_PREFIX) :]}:{frame.lineno}"
-    return ""
+    place = ""
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if filename.startswith(PACK_PREFIX):
+            place = f"{filename[len(PACK_PREFIX) :]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
 
 
 PACK_PREFIX = "pack:"
@@ -276,6 +266,8 @@ def _context(name: str, value: Any) -> str:
         raise _wrong_type(name, "a mapping", value)
     text = to_json(value)
     if len(text) > MAX_CONTEXT_CHARS:
-        size = f"alert_context size is [{len(text)}] characters, bigger than maximum of [{MAX_CONTEXT_CHARS}] characters"
+        size = (
+            f"alert_context size is [{len(text)}] characters, bigger than maximum of [{MAX_CONTEXT_CHARS}] characters"
+        )
         return json.dumps({"_error": size})
     return text

@@ -34,7 +34,7 @@ class WindowRow(NamedTuple):
     opened_s: float | None
     period_s: float
     alert_id: str
-    count: int
+    matches: int
     raised: bool
     first: bytes
     uniques: tuple[bytes, ...]
@@ -46,7 +46,8 @@ class Placed(NamedTuple):
     alert_id: str
     raised: bool
     """This match reached the threshold: raise the alert now."""
-    count: int
+    matches: int
+    """How many the window holds now."""
     first: bytes
     """What the window's first match said of itself; empty once the alert is raised."""
 
@@ -155,7 +156,7 @@ class Windows:
             self._windows.pop(key, None)
             return
         window = _Window(row.alert_id, row.opened_s, row.period_s)
-        window.count, window.raised, window.first = row.count, row.raised, row.first
+        window.count, window.raised, window.first = row.matches, row.raised, row.first
         window.uniques = dict.fromkeys(row.uniques)
         self._windows[key] = window
 

@@ -29,7 +29,7 @@ for _name, _pattern, _first in (
 _Resolver.add_implicit_resolver(_TAG + "merge", re.compile(r"<<\Z"), ["<"])
 
 
-_Parser: Any = getattr(yaml, "cyaml", None) and yaml.cyaml.CParser
+_Parser: Any = vars(yaml.cyaml)["CParser"]
 
 
 class _Loader(_Parser, yaml.constructor.SafeConstructor, _Resolver):  # type: ignore[misc]

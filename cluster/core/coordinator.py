@@ -76,7 +76,9 @@ class Phase(Enum):
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.RESTORING: frozenset({Phase.RUNNING, Phase.DRAINING}),
     Phase.RUNNING: frozenset({Phase.DRAINING}),
-    Phase.DRAINING: frozenset({Phase.FINISHED, Phase.RUNNING}),  # RUNNING: stdin grew again before the last epoch was cut
+    Phase.DRAINING: frozenset(
+        {Phase.FINISHED, Phase.RUNNING}
+    ),  # RUNNING: stdin grew again before the last epoch was cut
     Phase.FINISHED: frozenset(),
 }
 
@@ -99,6 +101,9 @@ class CoordinatorConfig:
     lateness_s: float
 
 
+_START = Watermark()
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a job stands: what a manifest says, and a new job's zero."""
@@ -108,7 +113,7 @@ class Progress:
     start: int = 0
     times_s: dict[int, float] = field(default_factory=dict)
     """partition -> the time of its last event so far, for the events after it that have none."""
-    watermark: Watermark = Watermark()
+    watermark: Watermark = _START
     blobs: tuple[str, ...] = ()
     limiter: dict[str, tuple[float, int]] = field(default_factory=dict)
     """rule id -> (start of its window, alerts in it)"""
@@ -560,7 +565,17 @@ def partitions_of(manifest: dict[str, Any]) -> list[Partition]:
 
 
 def _partition_record(partition: Partition) -> dict[str, Any]:
-    names = ("path", "format", "compression", "size_bytes", "mtime_ns", "head_digest", "rows", "log_type", "first_time_s")
+    names = (
+        "path",
+        "format",
+        "compression",
+        "size_bytes",
+        "mtime_ns",
+        "head_digest",
+        "rows",
+        "log_type",
+        "first_time_s",
+    )
     return {name: getattr(partition, name) for name in names}
 
 

@@ -1,8 +1,8 @@
 """What can end a run, split by who must act.
 
-    ClusterError
-      InvariantBroken    a bug of ours: never caught, carries the story
-      CorruptSnapshot    the store holds bytes that are not what was written: the operator restores or starts over
+ClusterError
+  InvariantBroken    a bug of ours: never caught, carries the story
+  CorruptSnapshot    the store holds bytes that are not what was written: the operator restores or starts over
 """
 
 from __future__ import annotations

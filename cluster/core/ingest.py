@@ -85,7 +85,9 @@ class Decoder:
             found = self._log_types[name] = undefined(name)
         return found
 
-    def event(self, event: dict[str, Any], log_type: LogType, time_s: float, position: Position, source: str) -> PantherEvent:
+    def event(
+        self, event: dict[str, Any], log_type: LogType, time_s: float, position: Position, source: str
+    ) -> PantherEvent:
         return PantherEvent(event, log_type.derive(event, time_s, position, source))
 
     def routed(self, routed: RoutedEvent, source: str) -> PantherEvent:

@@ -83,7 +83,8 @@ class Task(NamedTuple):
 class RoutedEvent(NamedTuple):
     """An event for the shard that owns a key it touches: each event once per destination."""
 
-    index: int
+    place: int
+    """Its index in the slice."""
     position: Position
     time_s: float
     local_w_s: float

@@ -33,7 +33,6 @@ from cluster.core.messages import (
     Message,
     Output,
     Partition,
-    Position,
     Records,
     RoutedEvent,
     RoutedSlice,
@@ -246,7 +245,7 @@ class Shard:
                 epoch.errors += ingested.errors
                 epoch.counts.add(ingested.counts)
             self._watermark = self._watermark.after(routed.times)
-        epoch.routed = {sender: () for sender in epoch.routed}
+        epoch.routed = dict.fromkeys(epoch.routed, ())
         epoch.watermark = self._watermark
         if epoch.cut.checkpoint:
             epoch.delta = self._delta()
@@ -260,7 +259,7 @@ class Shard:
         parsed = routed.parsed
         for at, item in enumerate(routed.events):
             event = parsed[at] if parsed is not None else self._decoder.routed(item, source)
-            w_s = watermark.before(item.index, item.local_w_s, routed.times)
+            w_s = watermark.before(item.place, item.local_w_s, routed.times)
             clock_s = max(item.time_s, w_s - lateness_s)
             state.clock_s = clock_s
             evaluation.begin_event(item.time_s, item.position)
@@ -284,14 +283,12 @@ class Shard:
         outcome: Outcome,
         found: list[FoundMatch],
     ) -> None:
-        order = (slice_number, item.index, ordinal)
+        order = (slice_number, item.place, ordinal)
         event_id = event_id_of(event.original, item.position)
         for error in outcome.errors:
             epoch.errors.append(FoundError(order, item.position, event_id, self._rules[ordinal].id, error))
         if outcome.match is not None:
-            found.append(
-                FoundMatch(order, item.position, event_id, item.log_type, item.time_s, clock_s, outcome.match)
-            )
+            found.append(FoundMatch(order, item.position, event_id, item.log_type, item.time_s, clock_s, outcome.match))
 
     def _clocked(self, final: FinalMatch, ingested: IngestedSlice) -> FoundMatch:
         found = final.found
@@ -367,7 +364,7 @@ class Shard:
         )
         matches.append(Output(found.order, found.position, records.match_record(found, spec, placed.alert_id)))
         if placed.raised and match.create_alert:
-            record = records.alert_record(placed.first, found, spec, placed.alert_id, placed.count)
+            record = records.alert_record(placed.first, found, spec, placed.alert_id, placed.matches)
             alerts.append(AlertOutput(found.order, found.position, record, spec.id, found.clock_s))
 
     # --- snapshots -----------------------------------------------------------------------------------------------

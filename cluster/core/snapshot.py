@@ -55,7 +55,7 @@ def encode(keys: Sequence[Row], windows: Sequence[WindowRow]) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_stream(sink, _SCHEMA, options=options) as writer:
         writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-    body = sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
     return _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
 
 
@@ -66,7 +66,9 @@ def decode(blob: bytes) -> tuple[list[Row], list[WindowRow]]:
     magic, crc = _HEAD.unpack_from(blob)
     body = blob[_HEAD.size :]
     if magic != _MAGIC:
-        raise CorruptSnapshot(f"a snapshot blob starts with {magic!r}, not {_MAGIC!r}: it is not ours or from a later version")
+        raise CorruptSnapshot(
+            f"a snapshot blob starts with {magic!r}, not {_MAGIC!r}: it is not ours or from a later version"
+        )
     if zlib.crc32(body) != crc:
         raise CorruptSnapshot("a snapshot blob fails its checksum")
     table = pa.ipc.open_stream(body).read_all()

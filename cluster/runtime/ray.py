@@ -65,7 +65,9 @@ class _ShardActor:
 
         home = Path(__file__).resolve().parents[2]
         if Path(rules.__file__ or "").resolve().parents[1] != home:
-            raise RuntimeError(f"{rules.__file__}: this is not the package `rules` of {home}: start from another directory")
+            raise RuntimeError(
+                f"{rules.__file__}: this is not the package `rules` of {home}: start from another directory"
+            )
 
     def connect(self, coordinator: Any, shards: list[Any]) -> str:
         self._peers = _Peers(coordinator, shards)
@@ -171,12 +173,13 @@ class RayRuntime:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
         data = ray.put(spec)
-        shard_class = ray.remote(_ShardActor)
-        self._shards = [
+        shard_class: Any = ray.remote(_ShardActor)
+        coordinator_class: Any = ray.remote(_CoordinatorActor)
+        self._shards: list[Any] = [
             shard_class.options(**options, scheduling_strategy="SPREAD").remote(data, number)
             for number in range(spec.shards)
         ]
-        self._coordinator = ray.remote(_CoordinatorActor).options(**options, scheduling_strategy=here).remote(data)
+        self._coordinator: Any = coordinator_class.options(**options, scheduling_strategy=here).remote(data)
         self._watched = [shard.connect.remote(self._coordinator, self._shards) for shard in self._shards]
         self._get(self._watched, _START_TIMEOUT_S)
         self._get([self._coordinator.connect.remote(self._coordinator, self._shards)], _START_TIMEOUT_S)
@@ -213,8 +216,7 @@ class RayRuntime:
         try:
             return list(ray.get(references, timeout=timeout_s))
         except ray.exceptions.RayTaskError as error:
-            cause = error.as_instanceof_cause()
-            raise cause from None
+            raise error.cause from None
         except ray.exceptions.RayActorError as error:
             reason = str(error).strip().splitlines()[0]
             raise ClusterUnreachable(

@@ -138,7 +138,8 @@ class CoordinatorShell:
 
     def _perform(self, effect: Effect) -> Message | None:
         if isinstance(effect, Deliver):
-            return self._deliver(effect)
+            self._deliver(effect)
+            return None
         if isinstance(effect, CommitManifest):
             return self._commit(effect)
         if isinstance(effect, Finish):

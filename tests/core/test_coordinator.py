@@ -52,7 +52,9 @@ def partition(index: int = 0, size_bytes: int = 10_000, **other: Any) -> Partiti
 class Driven:
     """A coordinator whose invariants are checked after every message."""
 
-    def __init__(self, *partitions: Partition, shards: int = 1, progress: Progress | None = None, **config: Any) -> None:
+    def __init__(
+        self, *partitions: Partition, shards: int = 1, progress: Progress | None = None, **config: Any
+    ) -> None:
         given = {"epoch_events": 4, "checkpoint_interval_s": 5.0, "alert_limit": 1000}
         self.shards = shards
         self.machine = Coordinator(
@@ -76,7 +78,9 @@ class Driven:
         return [
             effect
             for shard in range(self.shards)
-            for effect in self.tell(EpochGrouped(epoch, shard, Watermark(), Counts(), **(outputs if shard == 0 else {})))
+            for effect in self.tell(
+                EpochGrouped(epoch, shard, Watermark(), Counts(), **(outputs if shard == 0 else {}))
+            )
         ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +27,7 @@ def by_slices(events: list[tuple[bool, float]], cuts: list[int]) -> tuple[list[f
     bounds = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
     watermark = Watermark()
     result = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         clock = SliceClock()
         local = []
         for index, (is_active, time_s) in enumerate(events[start:stop]):

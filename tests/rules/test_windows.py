@@ -53,7 +53,7 @@ def test_the_alert_is_raised_when_the_threshold_is_reached_with_the_first_match_
     placed = [add(windows, at, policy) for at in (5.0, 6.0, 7.0, 8.0)]
 
     assert [p.raised for p in placed] == [False, False, True, False]
-    assert [p.count for p in placed] == [1, 2, 3, 4]
+    assert [p.matches for p in placed] == [1, 2, 3, 4]
     assert placed[2].first == b"first at 5"
 
 

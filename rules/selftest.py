@@ -1,0 +1,254 @@
+"""Runs the Tests: that stand in rules' YAML, against real, fresh state (PANTHER_FORMAT 1.6 and 5).
+
+A test is one event (`Log`) or a sequence (`Logs`), each element an event or
+
+    - Log: {...}            the event
+      Count: 9              so many times (1), each EverySeconds (60) after the one before
+      EverySeconds: 60
+      ExpectedMatches: 0    of this rule, among these events
+      ExpectedAlerts: 0
+
+`ExpectedResult` is the verdict on the last event; `ExpectedTitle`, `ExpectedDedup` and `ExpectedSeverity` are of its match.
+`AlsoRun` names rules of the pack that run on the same state, in RuleID order. `Mocks` are set in the rule's module only.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import MagicMock
+
+from rules.evaluation import Evaluation, evaluate
+from rules.event import PantherEvent
+from rules.logtypes import BadTime, LogType, undefined
+from rules.pack import Pack
+from rules.rule import AUXILIARIES, Match, Outcome, Rule
+from rules.state import State
+from rules.times import format_time
+from rules.windows import Policy, Windows
+
+LATENESS_S = 86_400.0
+"""As in production: how far an event's clock may lie behind W."""
+
+_STEP_KEYS = {"Log", "Count", "EverySeconds", "ExpectedMatches", "ExpectedAlerts"}
+
+_PRINTED = {"alert_context": "alertContext"}
+
+
+@dataclass(slots=True)
+class TestResult:
+    """What one test came to. `functions` are (name, passed, output) of the last event's evaluation."""
+
+    __test__ = False
+
+    rule_id: str
+    name: str
+    problems: list[str] = field(default_factory=list)
+    functions: list[tuple[str, bool, str]] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+
+class _Bench:
+    """Rules on one fresh state, fed event by event as a run would."""
+
+    def __init__(self, rules: list[Rule], types: Mapping[str, LogType], group_of: Callable[[str], int]) -> None:
+        self._rules = rules
+        self.types = types
+        self._state = State()
+        self._windows = Windows()
+        self._evaluation = Evaluation(self._state, group_of)
+        self._w_s = self._last_s = float("-inf")
+        self._time_s = 0.0
+        self._count = 0
+
+    def feed(self, data: dict[str, Any], rule: Rule) -> tuple[Outcome, bool]:
+        """Evaluate every rule on an event; (what `rule` came to, whether it raised an alert)."""
+        log_type = self._log_type(data, rule)
+        own_s = log_type.time_of(data)
+        self._time_s = time_s = self._time_s if own_s is None else own_s
+        position = (0, self._count)
+        self._count += 1
+        self._state.clock_s = clock_s = max(time_s, self._w_s - LATENESS_S)
+        event = PantherEvent(data, log_type.derive(data, time_s, position, "test"))
+        self._evaluation.begin_event(time_s, position)
+        result, raised, active = Outcome(None, ()), False, False
+        for each in self._rules:
+            outcome = evaluate(each, event, self._evaluation)
+            active |= self._evaluation.key is not None or outcome.match is not None
+            alert = outcome.match is not None and self._alert(each, outcome.match, clock_s, position)
+            if each is rule:
+                result, raised = outcome, alert
+        if active:
+            self._w_s, self._last_s = max(self._w_s, min(self._last_s, time_s)), time_s
+        return result, raised
+
+    def _log_type(self, data: dict[str, Any], rule: Rule) -> LogType:
+        name = data.get("p_log_type")
+        if not isinstance(name, str) or not name:
+            name = min(rule.log_types)
+        return self.types.get(name) or undefined(name)
+
+    def _alert(self, rule: Rule, match: Match, clock_s: float, position: tuple[int, ...]) -> bool:
+        policy = Policy(rule.spec.threshold, float(rule.spec.dedup_period_s), rule.has_unique)
+        placed = self._windows.add((rule.id, match.dedup), policy, clock_s, position, match.unique, lambda: b"")
+        return placed.raised and match.create_alert
+
+
+def run_tests(
+    pack: Pack,
+    types: Mapping[str, LogType],
+    group_of: Callable[[str], int],
+    *,
+    wanted: Callable[[Rule, Mapping[str, Any]], bool] = lambda rule, test: True,
+) -> Iterator[TestResult]:
+    """Run the tests of all rules of a pack, in RuleID order, as `group_of` groups keys. Never raises for what rules do."""
+    by_id = {rule.id: rule for rule in pack.all_rules}
+    for rule in pack.all_rules:
+        for test in rule.spec.tests:
+            if wanted(rule, test):
+                yield _run_test(rule, test, by_id, types, group_of)
+
+
+def _run_test(
+    rule: Rule,
+    test: Mapping[str, Any],
+    by_id: Mapping[str, Rule],
+    types: Mapping[str, LogType],
+    group_of: Callable[[str], int],
+) -> TestResult:
+    result = TestResult(rule.id, test["Name"])
+    others = [name for name in test.get("AlsoRun", ()) if name != rule.id]
+    unknown = [name for name in others if name not in by_id]
+    if unknown:
+        result.problems.append(f"AlsoRun names {', '.join(unknown)}: no such rule in the pack")
+        return result
+    try:
+        steps = [_Step.of(step) for step in test.get("Logs") or [test["Log"]]]
+    except ValueError as error:
+        result.problems.append(str(error))
+        return result
+    bench = _Bench(sorted([rule, *(by_id[name] for name in others)], key=lambda each: each.id), types, group_of)
+    with _Mocked(rule, test.get("Mocks") or [], result):
+        _play(bench, rule, test, steps, result)
+    return result
+
+
+def _play(bench: _Bench, rule: Rule, test: Mapping[str, Any], steps: list[_Step], result: TestResult) -> None:
+    outcome = Outcome(None, ())
+    for number, step in enumerate(steps, 1):
+        matches = alerts = 0
+        try:
+            for data in step.events(bench.types, min(rule.log_types)):
+                outcome, raised = bench.feed(data, rule)
+                matches += outcome.match is not None
+                alerts += raised
+        except BadTime as error:
+            result.problems.append(f"Logs, element {number}: {error}")
+            return
+        for what, expected, counted in (("matches", step.matches, matches), ("alerts", step.alerts, alerts)):
+            if expected is not None and expected != counted:
+                result.problems.append(f"Logs, element {number}: {expected} {what} expected, {counted} seen")
+    _judge(rule, test, outcome, result)
+
+
+def _judge(rule: Rule, test: Mapping[str, Any], outcome: Outcome, result: TestResult) -> None:
+    """pat's verdict: false is only false, a raising rule included; true needs every auxiliary to succeed."""
+    errors = {error.function: f"{error.error}: {error.message}" for error in outcome.errors}
+    expected: bool = test["ExpectedResult"]
+    verdict = outcome.match is not None
+    if "rule" in errors:
+        result.problems.append(f"rule raised {errors['rule']}")
+        result.functions.append(("rule", False, errors["rule"]))
+        return
+    result.functions.append(("rule", verdict is expected, str(verdict).lower()))
+    if verdict is not expected:
+        result.problems.append(f"rule() gave {str(verdict).lower()}, {str(expected).lower()} expected")
+    if outcome.match is None:
+        return
+    given = _given(outcome.match)
+    for name in AUXILIARIES:
+        if name in rule.defined and expected:
+            output = errors.get(name, given[name])
+            result.functions.append((_PRINTED.get(name, name), name not in errors, output))
+            if name in errors:
+                result.problems.append(f"{name} raised {errors[name]}")
+    for key, name in (("ExpectedTitle", "title"), ("ExpectedDedup", "dedup"), ("ExpectedSeverity", "severity")):
+        if key in test and str(test[key]) != given[name]:
+            result.problems.append(f"{name} is {given[name]!r}, {test[key]!r} expected")
+
+
+def _given(match: Match) -> dict[str, str]:
+    return {
+        "title": match.title,
+        "description": match.description,
+        "reference": match.reference,
+        "severity": match.severity,
+        "runbook": match.runbook,
+        "destinations": json.dumps(match.destinations),
+        "dedup": match.dedup,
+        "alert_context": match.context or "",
+        "unique": match.unique or "",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One element of Logs."""
+
+    log: dict[str, Any]
+    count: int = 1
+    every_s: float = 60.0
+    matches: int | None = None
+    alerts: int | None = None
+
+    @staticmethod
+    def of(element: Any) -> _Step:
+        if not isinstance(element, dict):
+            raise ValueError(f"Logs holds {element!r}: give events")
+        if "Log" not in element or not set(element) <= _STEP_KEYS or not isinstance(element["Log"], dict):
+            return _Step(element)
+        return _Step(
+            element["Log"],
+            element.get("Count", 1),
+            element.get("EverySeconds", 60),
+            element.get("ExpectedMatches"),
+            element.get("ExpectedAlerts"),
+        )
+
+    def events(self, types: Mapping[str, LogType], log_type: str) -> Iterator[dict[str, Any]]:
+        """The event `count` times, each with the time it would have had."""
+        yield copy.deepcopy(self.log)
+        if self.count == 1:
+            return
+        name = self.log.get("p_log_type") or log_type
+        first_s = (types.get(name) or undefined(name)).time_of(self.log)
+        for repetition in range(1, self.count):
+            data = copy.deepcopy(self.log)
+            if first_s is not None:
+                data["p_event_time"] = format_time(first_s + repetition * self.every_s)
+            yield data
+
+
+class _Mocked:
+    """Sets a test's Mocks in the rule's module, and puts back what stood there."""
+
+    def __init__(self, rule: Rule, mocks: list[Mapping[str, Any]], result: TestResult) -> None:
+        self._namespace = rule.namespace
+        self._mocks = {mock["objectName"]: MagicMock(return_value=mock["returnValue"]) for mock in mocks}
+        for name in self._mocks:
+            if name not in rule.namespace:
+                result.problems.append(f"Mocks names {name}: the module has no such name")
+        self._before: dict[str, Any] = {}
+
+    def __enter__(self) -> None:
+        self._before = {name: self._namespace[name] for name in self._mocks if name in self._namespace}
+        self._namespace.update({name: mock for name, mock in self._mocks.items() if name in self._before})
+
+    def __exit__(self, *exception: object) -> None:
+        self._namespace.update(self._before)

@@ -1,0 +1,381 @@
+"""A shard ingests, executes in position order and groups; what it computes does not depend on shards or cuts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.core import snapshot
+from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send, StoreSnapshot
+from cluster.core.errors import CorruptSnapshot, InvariantBroken
+from cluster.core.messages import (
+    BlobsLoaded,
+    EpochCut,
+    EpochGrouped,
+    EventsRouted,
+    Message,
+    Partition,
+    Records,
+    ShardRestored,
+    Slice,
+    SliceIngested,
+    SliceParsed,
+    SliceRead,
+    SnapshotAdded,
+    SnapshotStored,
+    Started,
+    Task,
+    TimeKnown,
+)
+from cluster.core.shard import Shard, ShardConfig
+from cluster.core.watermark import Watermark
+from rules.logtypes import load_definitions
+from rules.pack import Pack, load_pack
+from rules.windows import WindowRow
+
+START = Watermark()
+TYPES = load_definitions({"T.yml": b"LogType: T\nTimestamp: t\nRecognise: [{t: '*'}]\n"})
+
+
+def pack_of(**modules: str) -> Pack:
+    """A pack of rules `Name="python"`, for log type T, one alert a match."""
+    files: dict[str, bytes] = {}
+    for name, source in modules.items():
+        files[f"{name}.py"] = source.encode()
+        files[f"{name}.yml"] = (
+            f"AnalysisType: rule\nRuleID: {name}\nFilename: {name}.py\nEnabled: true\nLogTypes: [T]\nSeverity: High\n"
+        ).encode()
+    return load_pack(files)
+
+
+IMPORT = "from panther_detection_helpers.caching import *\nfrom panther_detection_helpers import caching\n"
+COUNT = """
+from panther_detection_helpers.caching import increment_counter
+def rule(event):
+    if not event.get("user"):
+        return False
+    return increment_counter("Count:" + event["user"], 1, 3600) % 3 == 0
+def title(event):
+    return event["user"]
+"""
+SEEN = """
+from panther_detection_helpers.caching import add_to_string_set, get_string_set
+def rule(event):
+    key = f"Seen:{event.get('host')}"
+    new = event.get("user") not in get_string_set(key)
+    add_to_string_set(key, event.get("user") or "nobody", event.event_time_epoch() + 600)
+    return new
+def title(event):
+    return str(event.get("host"))
+"""
+PLAIN = """
+def rule(event):
+    return event.get("bad") is True
+"""
+
+
+class Cluster:
+    """Shards with a perfect, in-order coordinator: plays epochs and collects what leaves."""
+
+    def __init__(self, pack: Pack, shards: int) -> None:
+        partition = Partition(0, "p.jsonl", "jsonl", None, 0, 0, "d", None, "T", None)
+        self.machines = [
+            Shard(ShardConfig(n, shards, 64, 86_400.0, 400_000, (partition,), 1), pack, TYPES) for n in range(shards)
+        ]
+        self.sent: list[Message] = []
+        self.blobs: dict[str, bytes] = {}
+        self.snapshots: list[StoreSnapshot] = []
+        self.epoch = 0
+
+    def tell(self, shard: int, message: Message) -> None:
+        queue = [(shard, message)]
+        while queue:
+            to, message = queue.pop(0)
+            effects = self.machines[to].handle(message)
+            self.machines[to].validate()
+            for effect in effects:
+                queue += self._perform(to, effect)
+
+    def _perform(self, shard: int, effect: Effect) -> list[tuple[int, Message]]:
+        match effect:
+            case Send(to=to, message=message):
+                if to != COORDINATOR:
+                    return [(to, message)]
+                self.sent.append(message)
+                if isinstance(message, SliceParsed):
+                    return [(shard, TimeKnown(message.epoch, message.number, 7.0))]
+            case ReadSlice(epoch=epoch, number=number):
+                return [(shard, SliceRead(epoch, number, self.records[number]))]
+            case LoadBlobs(names=names):
+                return [(shard, BlobsLoaded(tuple(self.blobs[name] for name in names)))]
+            case StoreSnapshot():
+                self.snapshots.append(effect)
+                self.blobs[effect.name] = snapshot.encode(effect.keys, effect.windows)
+                return [(shard, SnapshotStored(effect.epoch, shard, effect.name, len(self.blobs[effect.name])))]
+        return []
+
+    def start(self, epoch: int = 0, watermark: Watermark = START, blobs: Sequence[str] = ()) -> None:
+        self.epoch = epoch
+        for shard in range(len(self.machines)):
+            self.tell(shard, Started(epoch, watermark, tuple(blobs)))
+
+    def play(self, slices: list[list[tuple[int, bytes]]], checkpoint: bool = False) -> None:
+        """One epoch with these slices of (offset, record)."""
+        self.epoch += 1
+        self.records = [Records([raw for _, raw in part], [at for at, _ in part], [], 0, False) for part in slices]
+        tasks = tuple(Task(n, n % len(self.machines), Slice(0, 0, 0)) for n in range(len(slices)))
+        for shard in range(len(self.machines)):
+            self.tell(shard, EpochCut(self.epoch, tasks, checkpoint))
+
+    def records_of(self, kind: str) -> list[dict[str, Any]]:
+        """All records of a kind that left, in position order."""
+        done = [m for m in self.sent if isinstance(m, EpochGrouped)]
+        outputs = [(m.epoch, output) for m in done for output in getattr(m, kind)]
+        outputs.sort(key=lambda item: (item[0], item[1].order))
+        return [orjson.loads(output.record) for _, output in outputs]
+
+    def keys(self) -> dict[str, Any]:
+        """The final state (DESIGN 11.18): what has not expired for any event that may still come."""
+        w_s = [message for message in self.sent if isinstance(message, EpochGrouped)][-1].watermark.w_s
+        return {row.key: row for machine in self.machines for row in machine.state.rows(w_s - 86_400.0)}
+
+
+def numbered(events: Sequence[dict[str, Any] | bytes]) -> list[tuple[int, bytes]]:
+    return [(at * 100, e if isinstance(e, bytes) else json.dumps(e).encode()) for at, e in enumerate(events)]
+
+
+def run(pack: Pack, events: Sequence[dict[str, Any] | bytes], shards: int = 1) -> Cluster:
+    cluster = Cluster(pack, shards)
+    cluster.start()
+    cluster.play([numbered(events)])
+    return cluster
+
+
+EVENTS = st.lists(
+    st.fixed_dictionaries(
+        {"t": st.one_of(st.integers(1_700_000_000, 1_700_004_000), st.just(1_700_200_000))},
+        optional={
+            "user": st.sampled_from(["alice", "bob", "eve"]),
+            "host": st.sampled_from(["h1", "h2"]),
+            "bad": st.booleans(),
+        },
+    ),
+    max_size=30,
+)
+PACK = pack_of(Count=COUNT, Seen=SEEN, Plain=PLAIN)
+
+
+@settings(deadline=None, max_examples=60)
+@given(EVENTS, st.integers(1, 4), st.lists(st.integers(0, 30), max_size=6), st.lists(st.integers(0, 30), max_size=3))
+def test_results_and_state_do_not_depend_on_shards_slices_or_epochs(
+    events: list[dict[str, Any]], shards: int, slice_cuts: list[int], epoch_cuts: list[int]
+) -> None:
+    whole = run(PACK, events)
+    cluster = Cluster(PACK, shards)
+    cluster.start()
+    records = numbered(events)
+    for start, stop in _ranges(epoch_cuts, len(records)):
+        part = records[start:stop]
+        cluster.play([part[a:b] for a, b in _ranges([cut - start for cut in slice_cuts], len(part))])
+
+    for kind in ("matches", "alerts", "errors"):
+        assert cluster.records_of(kind) == whole.records_of(kind)
+    assert cluster.keys() == whole.keys()
+
+
+@settings(deadline=None, max_examples=40)
+@given(EVENTS, st.integers(1, 3), st.integers(1, 3), st.integers(0, 30))
+def test_a_job_goes_on_from_its_snapshots_with_another_number_of_shards(
+    events: list[dict[str, Any]], before: int, after: int, cut: int
+) -> None:
+    whole = run(PACK, events)
+    records = numbered(events)
+    first = Cluster(PACK, before)
+    first.start()
+    first.play([records[:cut]], checkpoint=True)
+    grouped = [m for m in first.sent if isinstance(m, EpochGrouped)][-1]
+    chains = [name for m in first.sent if isinstance(m, SnapshotAdded) for name in m.chain]
+    second = Cluster(PACK, after)
+    second.blobs = first.blobs
+    second.start(first.epoch, grouped.watermark, chains)
+    second.play([records[cut:]])
+
+    assert first.records_of("matches") + second.records_of("matches") == whole.records_of("matches")
+    assert first.records_of("alerts") + second.records_of("alerts") == whole.records_of("alerts")
+    assert second.keys() == whole.keys()
+
+
+def _ranges(cuts: list[int], size: int) -> list[tuple[int, int]]:
+    bounds = [0, *sorted(min(max(cut, 0), size) for cut in cuts), size]
+    return list(pairwise(bounds))
+
+
+def test_an_event_goes_once_to_each_shard_that_owns_one_of_its_keys() -> None:
+    cluster = Cluster(PACK, 4)
+    cluster.start()
+    routed: list[EventsRouted] = []
+    handle = cluster.machines[0].handle
+    effects = handle(EpochCut(1, (Task(0, 0, Slice(0, 0, 0)),), False))
+    assert isinstance(effects[0], ReadSlice)
+    records = Records([b'{"user":"alice","host":"h1","t":1700000000}'], [0], [], 0, True)
+    for effect in handle(SliceRead(1, 0, records)):
+        if isinstance(effect, Send) and isinstance(effect.message, EventsRouted):
+            routed.append(effect.message)
+
+    assert len(routed) == 3
+    assert all(len(part.events) <= 1 for message in routed for part in message.slices)
+
+
+def test_two_key_groups_in_one_evaluation_are_an_error_that_leaves_nothing_behind_on_one_shard_too() -> None:
+    both = IMPORT + 'def rule(event):\n    increment_counter("a")\n    increment_counter("b")\n    return True\n'
+    cluster = run(pack_of(Both=both), [{"t": 1_700_000_000}])
+
+    (error,) = cluster.records_of("errors")
+    assert error["error"] == "KeyGroupError"
+    assert "{tag}" in error["message"]
+    assert cluster.keys() == {}
+    assert cluster.records_of("matches") == []
+
+
+def test_two_keys_with_a_common_tag_may_be_used_together() -> None:
+    both = IMPORT + 'def rule(event):\n    increment_counter("a{x}")\n    return increment_counter("b{x}") == 1\n'
+    cluster = run(pack_of(Both=both), [{"t": 1_700_000_000}], shards=3)
+
+    assert len(cluster.records_of("matches")) == 1
+    assert set(cluster.keys()) == {"a{x}", "b{x}"}
+
+
+@pytest.mark.parametrize(
+    "swallow",
+    ["try:\n        increment_counter('k')\n    except:\n        pass\n    return True",
+     "try:\n        increment_counter('k')\n    finally:\n        return True"],
+    ids=["bare except", "finally return"],
+)  # fmt: skip
+def test_a_rule_cannot_swallow_the_end_of_its_probe(swallow: str) -> None:
+    cluster = run(pack_of(R=IMPORT + f"def rule(event):\n    {swallow}\n"), [{"t": 1_700_000_000}] * 3, shards=2)
+
+    assert cluster.keys()["k"].counter == 3
+    assert len(cluster.records_of("matches")) == 3
+
+
+def test_a_helper_first_called_in_title_is_found_by_the_probe() -> None:
+    source = IMPORT + 'def rule(event):\n    return True\ndef title(event):\n    return str(increment_counter("k"))\n'
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000}] * 2, shards=3)
+
+    assert [match["title"] for match in cluster.records_of("matches")] == ["1", "2"]
+
+
+def test_a_helper_in_another_thread_is_a_rule_error() -> None:
+    source = IMPORT + (
+        "import threading\ndef quietly():\n    try:\n        increment_counter('k')\n    except BaseException:\n"
+        "        pass\ndef rule(event):\n    t = threading.Thread(target=quietly)\n"
+        "    t.start(); t.join()\n    return True\n"
+    )
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000}])
+
+    assert [error["error"] for error in cluster.records_of("errors")] == ["ThreadError"]
+    assert cluster.records_of("matches") == []
+
+
+def test_a_rule_that_asks_for_another_key_than_its_probe_did_is_an_error_not_a_wrong_count() -> None:
+    source = IMPORT + "import os\ndef rule(event):\n    increment_counter(os.urandom(8).hex())\n    return True\n"
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000}] * 40, shards=4)
+
+    assert {error["error"] for error in cluster.records_of("errors")} == {"KeyChanged"}
+    assert len(cluster.records_of("errors")) + len(cluster.records_of("matches")) == 40
+
+
+def test_writes_before_an_exception_stand() -> None:
+    source = IMPORT + 'def rule(event):\n    increment_counter("k")\n    raise ValueError("no")\n'
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000}] * 2)
+
+    assert cluster.keys()["k"].counter == 2
+    assert [e["location"] for e in cluster.records_of("errors")] == ["R.py:5", "R.py:5"]
+
+
+def test_records_that_cannot_be_used_become_dead_letters_with_their_place_and_reason() -> None:
+    cluster = run(PACK, [b"not json", b"[1]", b'{"t":"no time"}', {"t": 1_700_000_000, "bad": True}])
+
+    letters = cluster.records_of("dead_letters")
+    assert [letter["position"] for letter in letters] == [[0, 0], [0, 100], [0, 200]]
+    assert "not JSON" in letters[0]["reason"]
+    assert "an array" in letters[1]["reason"]
+    assert letters[2]["raw"] == '{"t":"no time"}'
+    assert [match["position"] for match in cluster.records_of("matches") if match["rule_id"] == "Plain"] == [[0, 300]]
+
+
+def test_an_event_more_than_the_lateness_behind_w_has_its_clock_at_the_bound() -> None:
+    source = IMPORT + 'def rule(event):\n    return increment_counter("k", 1, 3600) > 1\n'
+    day = 86_400
+    base = 1_700_000_000
+    events = [{"t": base}, {"t": base + 3 * day}, {"t": base + 3 * day}, {"t": base + 5}, {"t": base + 2 * day + 10}]
+    cluster = run(pack_of(R=source), events)
+
+    # third: same hour as the second; fourth: clamped to base + 2 d, where the key lives until base + 3 d + 1 h
+    assert [match["position"][1] for match in cluster.records_of("matches")] == [200, 300, 400]
+
+
+def test_only_what_changed_goes_into_the_next_snapshot() -> None:
+    cluster = Cluster(pack_of(Count=COUNT), 1)
+    cluster.start()
+    many = [{"t": 1_700_000_000, "user": f"u{n}"} for n in range(50)]
+    cluster.play([numbered(many)], checkpoint=True)
+    cluster.play([numbered([{"t": 1_700_000_001, "user": "u7"}])], checkpoint=True)
+
+    base, delta = cluster.snapshots
+    assert (len(base.keys), base.name.endswith("base")) == (50, True)
+    assert ([row.key for row in delta.keys], delta.name.endswith("delta")) == (["Count:u7"], True)
+    added = [message for message in cluster.sent if isinstance(message, SnapshotAdded)]
+    assert added[-1].chain == (base.name, delta.name)
+
+
+def test_a_slice_without_times_asks_for_the_time_before_it() -> None:
+    cluster = run(PACK, [{"bad": True}, {"t": 1_700_000_000, "bad": True}])
+
+    assert SliceParsed(1, 0, 1_700_000_000.0) in cluster.sent
+    assert next(m["event_time"] for m in cluster.records_of("matches")) == "1970-01-01T00:00:07Z"
+
+
+def test_it_reports_what_it_read() -> None:
+    cluster = run(PACK, [{"t": 1_700_000_000}, b"broken"])
+
+    ingested = next(message for message in cluster.sent if isinstance(message, SliceIngested))
+    assert (ingested.records, ingested.last_time_s) == (2, 1_700_000_000.0)
+    assert isinstance(cluster.sent[0], ShardRestored)
+
+
+def test_an_epoch_cut_twice_is_a_bug() -> None:
+    cluster = Cluster(PACK, 2)
+    cluster.start()
+    cluster.machines[0].handle(EpochCut(1, (Task(0, 1, Slice(0, 0, 0)),), False))
+
+    with pytest.raises(InvariantBroken, match="twice"):
+        cluster.machines[0].handle(EpochCut(1, (Task(0, 1, Slice(0, 0, 0)),), False))
+
+
+def test_a_snapshot_is_read_back_as_it_was_written() -> None:
+    cluster = run(PACK, [{"t": 1_700_000_000, "user": "é", "host": "h"}] * 4)
+    rows = list(cluster.keys().values())
+    windows = [
+        WindowRow("R", "d", 1.5, 60.0, "id", 2, False, b"{}", (b"\x00" * 16,)),
+        WindowRow("R", "x", None, 0.0, "", 0, False, b"", ()),
+    ]
+
+    assert snapshot.decode(snapshot.encode(rows, windows)) == (rows, windows)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:4], lambda b: b"XXXX" + b[4:], lambda b: b[:-1] + bytes([b[-1] ^ 1])],
+    ids=["cut off", "not ours", "one bit"],
+)
+def test_a_damaged_snapshot_is_refused(damage: Any) -> None:
+    with pytest.raises(CorruptSnapshot):
+        snapshot.decode(damage(snapshot.encode([], [])))
