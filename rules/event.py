@@ -6,8 +6,7 @@ Nested dicts and lists are wrapped when they are reached, so an event that no ru
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -46,6 +45,11 @@ def _lower_map(data: Mapping[str, Any]) -> dict[str, str]:
             _shapes.clear()
         _shapes[shape] = found
     return found
+
+
+def _find_folded(data: Mapping[str, Any], key: str) -> Json:
+    actual = _lower_map(data).get(key.lower())
+    return _MISSING if actual is None else data[actual]
 
 
 def _wrap(value: Json) -> Json:
@@ -112,21 +116,24 @@ class ImmutableList(Sequence[Json]):
 class ImmutableDict(Mapping[str, Json]):
     """A dict of an event, with case-insensitive keys. Equal to dicts with the same items; not a dict."""
 
-    __slots__ = ("raw",)
+    __slots__ = ("_folded", "raw")
 
     def __init__(self, data: dict[str, Json]) -> None:
         self.raw = data
         """What the parser made. Not for rules."""
+        self._folded: dict[str, str] | None = None
 
     def _find(self, key: str) -> Json:
         """The value of a key that is not there as written, or _MISSING. AttributeError for a key that is no text."""
-        actual = _lower_map(self.raw).get(key.lower())
+        if self._folded is None:
+            self._folded = _lower_map(self.raw)
+        actual = self._folded.get(key.lower())
         return _MISSING if actual is None else self.raw[actual]
 
     def __getitem__(self, key: str) -> Json:
         try:
             value = self.raw[key]
-        except KeyError:
+        except (KeyError, TypeError):
             value = self._find(key)
             if value is _MISSING:
                 raise KeyError(key) from None
@@ -137,7 +144,7 @@ class ImmutableDict(Mapping[str, Json]):
         """The value; the default only where there is none (a null that is there stays None)."""
         try:
             value = self.raw[key]
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: a key that cannot be hashed, which _find() refuses like the others
             value = self._find(key)
             if value is _MISSING:
                 return default
@@ -171,40 +178,66 @@ class ImmutableDict(Mapping[str, Json]):
 
     def deep_get(self, *keys: str, default: Json = None) -> Json:
         """The value at a path of keys; the default where the path ends early, meets a list, or the value is None."""
-        value: Json = self
-        for key in keys:
-            if not isinstance(value, ImmutableDict):
+        if not keys:
+            return self
+        first, *rest = keys
+        value = self.raw.get(first)
+        if value is None and first not in self.raw:
+            value = self._find(first)
+        for key in rest:
+            if type(value) is not dict:
                 return default
-            value = value.get(key)
-            if value is None:
-                return default
-        return value
+            inner = value.get(key)
+            value = _find_folded(value, key) if inner is None and key not in value else inner
+        return default if value is None or value is _MISSING else _wrap(value)
 
     def deep_walk(self, *keys: str, default: Json = None, return_val: str = "all") -> Json:
-        """The values at a path that goes through lists: without repetition, unwrapped where there is one.
+        """The values at a path that goes through lists: without repetition, a single one unwrapped from its list.
 
-        Case-sensitive, unlike deep_get. `return_val` is all, first or last. TypeError where leaves in a list are dicts.
+        Case-sensitive, unlike deep_get. `return_val` is all, first or last. An element of a list that lacks the path adds
+        the default. Raises TypeError where the leaves in a list are dicts.
         """
-        leaves = [leaf for leaf in _walk(self.raw, keys) if leaf is not None]
-        if len(leaves) > 1:
-            leaves = list(dict.fromkeys(leaves))
-        if return_val not in ("all", "first", "last"):
-            return "all"
-        if not leaves:
-            return default
-        if return_val == "last":
+        if not keys:
+            return self
+        return _walk(self._at_first(keys[0]), keys[1:], default, return_val)
+
+    def _at_first(self, key: str) -> Json:
+        """The value of a key, spelled exactly; None where there is none."""
+        return self.raw.get(key)
+
+
+def _walk(value: Json, keys: Sequence[str], default: Json, return_val: str) -> Json:
+    if not keys:
+        return default if value is None or _is_empty(value) else _wrap(value)
+    if type(value) is dict:
+        return _walk(value.get(keys[0]), keys[1:], default, return_val)
+    if type(value) is not list:
+        return default
+    found: dict[Json, None] = {}
+    for item in value:
+        part = _walk(item, keys, default, return_val)
+        found.update(dict.fromkeys(part if isinstance(part, list | tuple | ImmutableList) else [part]))
+    found.pop(None, None)
+    if not found:
+        return default
+    leaves = list(found)
+    match return_val:
+        case "first":
+            return leaves[0]
+        case "last":
             return leaves[-1]
-        return leaves[0] if return_val == "first" or len(leaves) == 1 else leaves
+        case "all":
+            return leaves[0] if len(leaves) == 1 else leaves
+    return "all"  # as Panther answers what it does not know
 
 
-def _walk(value: Json, keys: Sequence[str]) -> Iterator[Json]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _walk(item, keys)
-    elif not keys:
-        yield ImmutableDict(value) if isinstance(value, dict) else value
-    elif isinstance(value, dict) and keys[0] in value:
-        yield from _walk(value[keys[0]], keys[1:])
+def _is_empty(value: Json) -> bool:
+    """A list that holds nothing but such lists."""
+    return type(value) is list and all(map(_is_empty, value))
+
+
+class PantherError(Exception):
+    """What Panther raises where a rule asks for what its pack does not have."""
 
 
 class PantherEvent(ImmutableDict):
@@ -213,7 +246,7 @@ class PantherEvent(ImmutableDict):
     __slots__ = ("_any_pending", "_base_pending", "_epoch_s", "original")
 
     def __init__(self, data: dict[str, Json], derived: DerivedFields | None = None) -> None:
-        self.raw = data
+        ImmutableDict.__init__(self, data)
         self.original = data
         """The record as its source wrote it, without derived fields. Not for rules."""
         self._base_pending = self._any_pending = derived
@@ -230,6 +263,11 @@ class PantherEvent(ImmutableDict):
                     return self.raw[key]
         return ImmutableDict._find(self, key)
 
+    def _at_first(self, key: str) -> Json:
+        if key.startswith("p_") and key not in self.raw:
+            self._derive(indicators=key.startswith("p_any_"))
+        return self.raw.get(key)
+
     def _derive(self, *, indicators: bool) -> None:
         pending = self._any_pending if indicators else self._base_pending
         if pending is None:
@@ -239,6 +277,7 @@ class PantherEvent(ImmutableDict):
         else:
             self._base_pending, fields = None, pending.base()
         self.raw = {**fields, **self.raw}
+        self._folded = None
 
     def _derive_all(self) -> None:
         self._derive(indicators=False)
@@ -272,6 +311,10 @@ class PantherEvent(ImmutableDict):
         """Without a data model: p_udm.<keys>, then <keys>; what is falsy there becomes the default."""
         return self.deep_get("p_udm", *keys) or self.deep_get(*keys) or default
 
+    def udm_path(self, *keys: str) -> str:
+        """Where a data model finds a key. Raises PantherError: there is no data model."""
+        raise PantherError(f"no data model maps {'.'.join(keys)}: name the field itself")
+
     def lookup(self, table: str, key: str) -> Json:
         """A row of a lookup table; without tables, what a test says in _mocked_lookup_data_."""
         return self.deep_get("_mocked_lookup_data_", table, key)
@@ -280,10 +323,5 @@ class PantherEvent(ImmutableDict):
     def json_encoder(value: object) -> Json:
         """For json.dumps(event, default=PantherEvent.json_encoder)."""
         if isinstance(value, ImmutableDict | ImmutableList):
-            return _unwrap(value) if isinstance(value, ImmutableList) else value.to_dict()
+            return value.copy()
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-
-
-def to_json(value: Json, default: Callable[[object], Json] = PantherEvent.json_encoder) -> str:
-    """JSON text of a value that may hold parts of events. Raises ValueError for NaN, TypeError for what is no JSON."""
-    return json.dumps(value, default=default, allow_nan=False)

@@ -1,129 +1,273 @@
-"""Module globals: every evaluation starts from what the module held after loading (DESIGN 11.5).
+"""Module globals: every evaluation starts from what its module held after loading (DESIGN 11.5).
 
-Found once, at load: names that any function rebinds, and module-level containers that any function might change. Rules
-without either pay nothing.
+What functions may change is found once, when the module is loaded: names that any function rebinds, and mutable objects
+that a function uses in a way that is not plainly reading. Content is put back in place, so that whoever else holds the
+object sees it too. Modules without either pay nothing.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from functools import lru_cache
+from types import CellType, FunctionType, SimpleNamespace
 from typing import Any
 
-_CONTAINERS = (list, dict, set, bytearray)
+_ABSENT: Any = object()
+
+_Cached: Any = type(lru_cache(lambda: None))
+"""What functools.cache and lru_cache make of a function."""
+
+_WHOLE = frozenset({"all", "any", "bool", "hash", "isinstance", "len", "print", "repr", "str", "sum"})
+"""Functions that read their argument and give nothing of it away."""
+
+_ELEMENTS = frozenset(
+    {"dict", "enumerate", "filter", "frozenset", "iter", "list", "map", "max", "min", "reversed", "set", "sorted"}
+    | {"tuple", "zip"}
+)
+"""Functions that give the elements away: harmless where the elements cannot be changed."""
 
 _READING_METHODS = frozenset(
-    {"get", "items", "keys", "values", "copy", "index", "count", "union", "intersection", "difference"}
-    | {"symmetric_difference", "issubset", "issuperset", "isdisjoint", "fromkeys", "decode", "startswith", "endswith", "find"}
+    {"copy", "count", "difference", "find", "get", "index", "intersection", "isdisjoint", "issubset", "issuperset"}
+    | {"items", "keys", "symmetric_difference", "union", "values"}
 )
-"""Methods of containers that change nothing. Any other attribute of a container counts as a change."""
+"""Methods of containers that change nothing."""
 
-_MISSING: Any = object()
+Restore = Callable[[], None]
 
 
 class Restorer:
-    """Puts a module's changeable globals back."""
+    """Puts back what a module's functions may have changed."""
 
-    def __init__(self, namespace: dict[str, Any], rebound: set[str], containers: set[str]) -> None:
+    def __init__(self, namespace: dict[str, Any], names: Iterable[str], contents: Iterable[Restore]) -> None:
         self._namespace = namespace
-        self._rebound = {name: namespace.get(name, _MISSING) for name in rebound}
-        self._containers = {name: (namespace[name], copy.deepcopy(namespace[name])) for name in containers}
+        self._values = {name: namespace.get(name, _ABSENT) for name in sorted(names)}
+        self._contents = tuple(contents)
 
     def restore(self) -> None:
         """What the last evaluation left is gone."""
-        namespace = self._namespace
-        for name, value in self._rebound.items():
-            if value is _MISSING:
-                namespace.pop(name, None)
+        for name, value in self._values.items():
+            if value is _ABSENT:
+                self._namespace.pop(name, None)
             else:
-                namespace[name] = value
-        for value, pristine in self._containers.values():
-            if value != pristine:
-                _refill(value, copy.deepcopy(pristine))
+                self._namespace[name] = value
+        for put_back in self._contents:
+            put_back()
 
-
-def _refill(container: Any, content: Any) -> None:
-    """In place: functions may hold the container itself, as a default argument say."""
-    container.clear()
-    if isinstance(container, list | bytearray):
-        container.extend(content)
-    else:
-        container.update(content)
+    def rebind(self, values: Mapping[str, Any]) -> None:
+        """From now on names stand for these values; for mocks. Names that no function rebinds need no restoring."""
+        self._values.update({name: value for name, value in values.items() if name in self._values})
 
 
 def restorer_for(tree: ast.Module, namespace: dict[str, Any]) -> Restorer | None:
-    """A Restorer for a module that has been executed, None where its functions can change nothing."""
-    rebound: set[str] = set()
-    candidates = {
-        name for name, value in namespace.items() if isinstance(value, _CONTAINERS) and not name.startswith("__")
-    }
-    changed: set[str] = set()
-    for function in _functions(tree):
-        for node in ast.walk(function):
-            if isinstance(node, ast.Global):
-                rebound.update(node.names)
-        changed |= _maybe_changed(function, candidates)
-    if not rebound and not changed:
+    """A Restorer for a module that has just been executed, None where its functions can change nothing."""
+    found = _Uses(tree)
+    names = found.rebound
+    if "globals" in found.used:
+        names = names | found.used | set(namespace)
+    contents = _Contents(namespace["__name__"], attributes_set=found.sets_attributes)
+    for name, value in namespace.items():
+        if name.startswith("__"):
+            continue
+        # A function or class may change what only it holds: a mutable default, a closure, an attribute.
+        hides = isinstance(value, FunctionType | type | _Cached)
+        if hides or name in names or (name in found.used and found.may_change(name, flat=_is_flat(value))):
+            contents.add(value)
+    if not names and not contents.restores:
         return None
-    return Restorer(namespace, rebound, changed)
+    return Restorer(namespace, names - {"__builtins__"}, contents.restores)
 
 
-def _functions(tree: ast.Module) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
+# --- what functions do with a name ---------------------------------------------------------------------------------
+
+
+class _Uses:
+    """How the functions of a module use names."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self._parents: dict[ast.AST, ast.AST] = {}
+        self._loads: dict[str, list[ast.Name]] = {}
+        self.rebound: set[str] = set()
+        """Names that a function declares global."""
+        self.sets_attributes = False
+        """Somewhere an attribute of a class or function might be set, or a variable of an enclosing function."""
+        for function in _outermost_functions(tree):
+            self._read(function)
+
+    def _read(self, function: ast.AST) -> None:
+        for node in ast.walk(function):
+            for child in ast.iter_child_nodes(node):
+                self._parents[child] = node
+            match node:
+                case ast.Global(names=names):
+                    self.rebound.update(names)
+                case ast.Name(id=name, ctx=ast.Load()):
+                    self._loads.setdefault(name, []).append(node)
+                    self.sets_attributes |= name in ("setattr", "delattr", "vars")
+                case ast.Attribute(value=ast.Name(id="self")):
+                    pass  # of an instance: restored with what holds it
+                case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Attribute(attr="__dict__") | ast.Nonlocal():
+                    self.sets_attributes = True
+
+    @property
+    def used(self) -> set[str]:
+        return set(self._loads)
+
+    def may_change(self, name: str, *, flat: bool) -> bool:
+        """Whether any use of a container might change it. `flat`: its elements cannot be changed."""
+        return not all(self._only_reads(node, flat) for node in self._loads[name])
+
+    def _only_reads(self, node: ast.AST, flat: bool) -> bool:
+        """Whether nothing is done to what an expression gives, which is a container or comes out of one."""
+        parent = self._parents.get(node)
+        match parent:
+            case (
+                ast.Compare()
+                | ast.UnaryOp()
+                | ast.FormattedValue()
+                | ast.If()
+                | ast.While()
+                | ast.Assert()
+                | ast.Expr()
+            ):
+                return True
+            case ast.IfExp(test=test) if test is node:
+                return True
+            case ast.BoolOp() | ast.IfExp():  # gives the very object
+                return self._only_reads(parent, flat)
+            case ast.BinOp() | ast.Starred() | ast.Dict():  # make a new one of its elements
+                return flat
+            case ast.For(iter=iterated) | ast.comprehension(iter=iterated) if iterated is node:
+                return flat
+            case ast.Subscript(value=container, ctx=context):
+                reads = container is not node or isinstance(context, ast.Load)
+                return reads and (flat or self._only_reads(parent, flat))
+            case ast.Call(func=ast.Name(id=name), args=arguments) if node in arguments:
+                return name in _WHOLE or (name in _ELEMENTS and flat)
+            case ast.Attribute(attr=method, ctx=ast.Load()):
+                call = self._parents.get(parent)
+                if method in _READING_METHODS and isinstance(call, ast.Call) and call.func is parent:
+                    return flat or self._only_reads(call, flat)
+                return self._only_reads(parent, False)
+        return False
+
+
+def _outermost_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield node
+        else:
+            yield from _outermost_functions(node)
 
 
-def _maybe_changed(function: ast.AST, candidates: set[str]) -> set[str]:
-    """The containers that a function uses in any way but reading them."""
-    if not candidates:
-        return set()
-    parents = {child: node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
-    return {
-        node.id
-        for node in ast.walk(function)
-        if isinstance(node, ast.Name) and node.id in candidates and not _only_read(node, parents)
-    }
+# --- what objects hold ---------------------------------------------------------------------------------------------
 
 
-def _only_read(node: ast.Name, parents: dict[ast.AST, ast.AST]) -> bool:
-    parent = parents.get(node)
-    match parent:
-        case ast.Compare() | ast.BoolOp() | ast.UnaryOp() | ast.If() | ast.IfExp() | ast.FormattedValue():
-            return True
-        case ast.For(iter=iterated) | ast.comprehension(iter=iterated):
-            return iterated is node
-        case ast.Subscript(value=container, ctx=ast.Load()):
-            return container is node and not _kept(parent, parents)
-        case ast.Attribute(attr=name):
-            return name in _READING_METHODS
-        case ast.Call(func=ast.Name(id=name)):
-            return name in {
-                "len",
-                "any",
-                "all",
-                "sorted",
-                "set",
-                "list",
-                "tuple",
-                "dict",
-                "frozenset",
-                "max",
-                "min",
-                "sum",
-            }
-    return False
+def _is_flat(value: Any) -> bool:
+    """Whether no element of a container can be changed."""
+    elements = [*value, *value.values()] if isinstance(value, dict) else value
+    if not isinstance(elements, list | tuple | set | frozenset | deque | bytearray):
+        return False
+    return all(isinstance(each, str | int | float | bytes | None) or _is_flat_tuple(each) for each in elements)
 
 
-def _kept(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
-    """Whether what stands in a container is itself written to: NAMES["a"].append(...), NAMES["a"]["b"] = ..."""
-    parent = parents.get(node)
-    match parent:
-        case ast.Attribute(attr=name):
-            return name not in _READING_METHODS and name not in dir(str)
-        case ast.Subscript(ctx=ast.Load()):
-            return _kept(parent, parents)
-        case ast.Subscript() | ast.AugAssign():
-            return True
-    return False
+def _is_flat_tuple(value: Any) -> bool:
+    return isinstance(value, tuple | frozenset) and _is_flat(value)
+
+
+class _Contents:
+    """What it takes to put back the content of objects, and of all that can be reached from them."""
+
+    def __init__(self, module_name: str, *, attributes_set: bool) -> None:
+        self._module_name = module_name
+        self._attributes_set = attributes_set
+        self._seen: dict[int, Any] = {}
+        self.restores: list[Restore] = []
+
+    def add(self, value: Any) -> None:
+        """One object. Those of other modules (loggers, compiled expressions, ...) are not ours to restore."""
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value  # kept alive, or another object could get its id
+        for part in self._parts(value):
+            self.add(part)
+
+    def _parts(self, value: Any) -> Iterable[Any]:
+        """Note how to restore one object; give what it holds."""
+        if isinstance(value, dict):
+            self.restores.append(_refill(value.clear, value.update, dict(value)))
+            return [*value, *value.values()]
+        if isinstance(value, set):
+            # Listed, so that every refill builds the set in the same order.
+            self.restores.append(_refill(value.clear, value.update, list(value)))
+            return list(value)
+        if isinstance(value, list | deque | bytearray):
+            self.restores.append(_refill(value.clear, value.extend, list(value)))
+            return list(value)
+        if isinstance(value, tuple | frozenset):
+            return list(value)
+        if isinstance(value, _Cached):  # what it remembers may depend on earlier events
+            if value.__module__ == self._module_name:
+                self.restores.append(value.cache_clear)
+            return [value.__wrapped__]
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if isinstance(value, type):
+            return self._class(value) if value.__module__ == self._module_name else ()
+        if type(value).__module__ == self._module_name and not isinstance(value, Enum):
+            return [getattr(value, "__dict__", ())]
+        return [vars(value)] if isinstance(value, SimpleNamespace) else ()
+
+    def _function(self, function: FunctionType) -> Iterable[Any]:
+        if function.__module__ != self._module_name:
+            return ()
+        if self._attributes_set:
+            self.restores += [_refilled_cell(cell) for cell in function.__closure__ or () if _is_filled(cell)]
+            self.restores.append(_refill(vars(function).clear, vars(function).update, dict(vars(function))))
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        return [function.__defaults__, *(function.__kwdefaults__ or {}).values(), *vars(function).values(), *cells]
+
+    def _class(self, kind: type) -> Iterable[Any]:
+        if issubclass(kind, Enum) or hasattr(kind, "_fields"):
+            return ()
+        attributes = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+        if self._attributes_set:
+            self.restores.append(lambda: _reset_class(kind, attributes))
+        functions = [value for value in vars(kind).values() if isinstance(value, FunctionType)]
+        wrapped = [each.__func__ for each in attributes.values() if isinstance(each, classmethod | staticmethod)]
+        return [*attributes.values(), *functions, *wrapped]
+
+
+def _refill(clear: Callable[[], None], fill: Callable[[Any], None], content: Any) -> Restore:
+    def restore() -> None:
+        clear()
+        fill(content)
+
+    return restore
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not _ABSENT
+    except ValueError:
+        return False
+
+
+def _refilled_cell(cell: CellType) -> Restore:
+    content = cell.cell_contents
+
+    def restore() -> None:
+        cell.cell_contents = content
+
+    return restore
+
+
+def _reset_class(kind: type, attributes: Mapping[str, Any]) -> None:
+    now = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+    for name in now.keys() - attributes.keys():
+        delattr(kind, name)
+    for name, value in attributes.items():
+        if now.get(name, _ABSENT) is not value:
+            setattr(kind, name, value)

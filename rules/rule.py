@@ -7,16 +7,16 @@ match. The order of the functions is the contract's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rules.errors import FunctionReturnTypeError, StateReached
-from rules.event import to_json
+from rules.event import PantherEvent
 
 if TYPE_CHECKING:
-    from rules.event import PantherEvent
     from rules.globals import Restorer
 
 SEVERITIES = ("INFO", "LOW", "MEDIUM", "HIGH", "CRITICAL")
@@ -99,11 +99,14 @@ class Outcome:
 NO_MATCH = Outcome(None, ())
 """The outcome of nearly every evaluation. Compare by identity."""
 
-Function = Callable[["PantherEvent"], Any]
+Function = Callable[[PantherEvent], Any]
+
+PACK_PREFIX = "pack:"
+"""Rule modules are compiled under `pack:<path in the pack>`, which no file on disk is called."""
 
 
 class Rule:
-    """One rule. Not thread-safe: its functions share the module's globals, which `restorer` puts back before each run."""
+    """One rule. Not thread-safe: its functions share the module's globals, which are put back before each run."""
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class Rule:
         self.reaches_state = reaches_state
         """False only where no import in the pack could lead to a caching helper."""
         self.namespace = namespace
-        """The module's globals; tests patch mocks into it."""
+        """The module's globals."""
         self.defined = frozenset(functions)
         """The names of the functions that the module has."""
         self.has_unique = "unique" in functions
@@ -130,53 +133,44 @@ class Rule:
         self._default_dedup = f"defaultDedupString:{spec.id}"
 
     def run(self, event: PantherEvent) -> Outcome:
-        """rule() and, on a match, all auxiliary functions, in production mode. Never raises for what they do."""
+        """rule() and, on a match, all auxiliary functions, in production mode. Never raises for what they do.
+
+        What a run that a helper ended (StateReached) came to is for the evaluation's record to say: it gives NO_MATCH.
+        """
         if self._restorer is not None:
             self._restorer.restore()
         try:
             verdict = self._rule(event)
+            if verdict is False:
+                return NO_MATCH
+            if verdict is not True:
+                raise _wrong_type("rule", "bool", verdict)
         except StateReached:
-            return NO_MATCH  # what it came to is for evaluate() to say
-        except BaseException as error:
-            return Outcome(None, (self.error("rule", error),))
-        if verdict is False:
             return NO_MATCH
-        if verdict is not True:
-            return Outcome(None, (self.error("rule", _wrong_type("rule", "bool", verdict)),))
+        except BaseException as error:
+            return Outcome(None, (_error("rule", error),))
         errors: list[RuleError] = []
         try:
-            match = self._match(event, lambda name, error: errors.append(self.error(name, error)))
+            match = self._match(event, errors)
         except StateReached:
             return NO_MATCH
         return Outcome(match, tuple(errors))
 
-    def _match(self, event: PantherEvent, failed: Callable[[str, BaseException], None]) -> Match:
+    def _match(self, event: PantherEvent, errors: list[RuleError]) -> Match:
+        """Call the auxiliary functions in the contract's order."""
         spec = self.spec
-
-        def call(name: str, check: Callable[[str, Any], Any], fallback: Any) -> Any:
-            try:
-                return check(name, self._functions[name](event))
-            except StateReached:
-                raise
-            except BaseException as error:
-                failed(name, error)
-                return fallback
-
-        def text(name: str, fallback: str, absent: str) -> str:
-            return call(name, _text, fallback) if name in self._functions else absent
-
-        title = text("title", spec.id, "")
-        description = text("description", "", spec.description)
-        reference = text("reference", "", spec.reference)
-        severity = call("severity", self._severity, spec.severity) if "severity" in self._functions else spec.severity
-        runbook = text("runbook", "", spec.runbook)
-        destinations = call("destinations", _destinations, None) if "destinations" in self._functions else None
-        dedup = text("dedup", self._default_dedup, title) or self._default_dedup
-        context = self._context(event, failed) if "alert_context" in self._functions else None
-        unique = call("unique", _text, None) if self.has_unique else None
+        title = self._call("title", _text, event, errors, absent="", fallback=spec.id)
+        description = self._call("description", _text, event, errors, absent=spec.description, fallback="")
+        reference = self._call("reference", _text, event, errors, absent=spec.reference, fallback="")
+        severity = self._call("severity", self._severity, event, errors, absent=spec.severity, fallback=spec.severity)
+        runbook = self._call("runbook", _text, event, errors, absent=spec.runbook, fallback="")
+        destinations = self._call("destinations", _destinations, event, errors, absent=None, fallback=None)
+        dedup = self._call("dedup", _text, event, errors, absent=title, fallback="")
+        context = self._call("alert_context", _context, event, errors, absent=None, fallback=_context_of_error)
+        unique = self._call("unique", _text, event, errors, absent=None, fallback=None)
         return Match(
             title or spec.display_name or spec.id,
-            dedup,
+            dedup or self._default_dedup,
             severity,
             context,
             description,
@@ -187,14 +181,28 @@ class Rule:
             spec.create_alert and destinations != ["SKIP"],
         )
 
-    def _context(self, event: PantherEvent, failed: Callable[[str, BaseException], None]) -> str:
+    def _call(
+        self,
+        name: str,
+        check: Callable[[str, Any], Any],
+        event: PantherEvent,
+        errors: list[RuleError],
+        *,
+        absent: Any,
+        fallback: Any,
+    ) -> Any:
+        """What a function gives, checked; `absent` where the module has none, `fallback` (a value, or made of the
+        exception) where it fails."""
+        function = self._functions.get(name)
+        if function is None:
+            return absent
         try:
-            return _context("alert_context", self._functions["alert_context"](event))
+            return check(name, function(event))
         except StateReached:
             raise
         except BaseException as error:
-            failed("alert_context", error)
-            return json.dumps({"_error": _safe(repr(error))})
+            errors.append(_error(name, error))
+            return fallback(error) if callable(fallback) else fallback
 
     def _severity(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
@@ -203,34 +211,30 @@ class Rule:
         if severity == "DEFAULT":
             return self.spec.severity
         if severity not in SEVERITIES:
-            raise ValueError(f"severity() returned {value!r}: one of {', '.join(SEVERITIES)} or DEFAULT is expected")
+            raise ValueError(f"severity() returned {value!r}: return one of {', '.join(SEVERITIES)} or DEFAULT")
         return severity
 
-    def error(self, function: str, error: BaseException) -> RuleError:
-        """The exception as data, with the innermost place inside the pack."""
+    @contextmanager
+    def patched(self, replacements: Mapping[str, object]) -> Iterator[None]:
+        """While this lasts the module's globals have these values instead; a test's mocks. KeyError for an unknown name."""
+        before = {name: self.namespace[name] for name in replacements}
+        self._rebind(replacements)
         try:
-            message = str(error)
-        except BaseException:
-            message = "<the exception cannot be printed>"
-        return RuleError(function, type(error).__name__, _safe(_cut(message)), _place(error.__traceback__))
+            yield
+        finally:
+            self._rebind(before)
+
+    def _rebind(self, values: Mapping[str, object]) -> None:
+        self.namespace.update(values)
+        if self._restorer is not None:
+            self._restorer.rebind(values)
 
 
-def _place(trace: TracebackType | None) -> str:
-    place = ""
-    while trace is not None:
-        filename = trace.tb_frame.f_code.co_filename
-        if filename.startswith(PACK_PREFIX):
-            place = f"{filename[len(PACK_PREFIX) :]}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
-
-
-PACK_PREFIX = "pack:"
-"""Rule modules are compiled under `pack:<path in the pack>`, which no file on disk is called."""
+# --- what functions return, checked -------------------------------------------------------------------------------
 
 
 def _wrong_type(function: str, expected: str, value: Any) -> FunctionReturnTypeError:
-    return FunctionReturnTypeError(f"{function}() returned {type(value).__name__}: {expected} is expected")
+    return FunctionReturnTypeError(f"{function}() returned {type(value).__name__}: return {expected}")
 
 
 def _cut(text: str) -> str:
@@ -257,17 +261,45 @@ def _destinations(name: str, value: Any) -> list[str] | None:
     if not value:
         return ["SKIP"]
     if len(set(value)) != len(value):
-        raise ValueError(f"destinations() returned {value!r}: the same destination twice")
+        raise ValueError(f"destinations() returned {value!r}: name each destination once")
     return [_safe(item) for item in value[:MAX_DESTINATIONS]]
 
 
 def _context(name: str, value: Any) -> str:
+    """JSON text. One that is too big is replaced by a note of its size, which by the contract is no error."""
     if not isinstance(value, Mapping):
         raise _wrong_type(name, "a mapping", value)
-    text = to_json(value)
+    # Not ensure_ascii: an escaped lone surrogate would be text that stricter JSON parsers refuse.
+    text = json.dumps(value, default=PantherEvent.json_encoder, allow_nan=False, ensure_ascii=False)
     if len(text) > MAX_CONTEXT_CHARS:
-        size = (
-            f"alert_context size is [{len(text)}] characters, bigger than maximum of [{MAX_CONTEXT_CHARS}] characters"
-        )
-        return json.dumps({"_error": size})
-    return text
+        return json.dumps({"_error": f"alert_context size is [{len(text)}] characters, [{MAX_CONTEXT_CHARS}] at most"})
+    return _safe(text)
+
+
+def _context_of_error(error: BaseException) -> str:
+    return json.dumps({"_error": _printed(repr, error)}, ensure_ascii=False)
+
+
+# --- exceptions as data -------------------------------------------------------------------------------------------
+
+
+def _error(function: str, error: BaseException) -> RuleError:
+    return RuleError(function, type(error).__name__, _printed(str, error), _place(error.__traceback__))
+
+
+def _printed(how: Callable[[object], str], error: BaseException) -> str:
+    try:
+        return _safe(_cut(how(error)))
+    except BaseException:
+        return "<the exception cannot be printed>"
+
+
+def _place(trace: TracebackType | None) -> str:
+    """The innermost place inside the pack. (traceback.extract_tb would look for the source on disk.)"""
+    place = ""
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if path.startswith(PACK_PREFIX):
+            place = f"{path[len(PACK_PREFIX) :]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
