@@ -1,246 +1,253 @@
-"""State: the keys of one shard (or one test), with counters, string sets and dictionaries side by side under one expiry.
+"""State: the keys of one shard (or one test), each with a counter, a string set and a dictionary under one expiry.
 
-Meaning: PANTHER_FORMAT 2.2 to 2.4. Memory: parallel dicts that share the key strings, and immutable values, so that a
-before-image or a snapshot row is four references. No clock of its own: `clock_s` is set by the caller.
+What the caching helpers mean is here; the helpers themselves only find the state that is theirs. Nothing here reads a
+clock: whoever evaluates sets `clock_s`. Values are immutable and the columns are parallel dicts that share their key
+strings: that is compact, makes a before-image or a snapshot row a handful of references, and lets nothing handed to a
+rule alias what is stored.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import reprlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 NEW_KEY_TTL_S = 90 * 86_400
-"""What a new key gets when its writer says nothing: the public helpers' default."""
+"""What a new key gets when its writer names no expiry: the public helpers' default."""
 
 RELATIVE_BELOW_S = 1_000_000_000
-"""A smaller epoch_seconds is relative to the clock. The public helpers' cut-off since 1.0; 1e9 is 2001-09-09."""
+"""A lower `epoch_seconds` counts from the clock: the public helpers' cut-off since 1.0. As a date it is in 2001."""
 
 MAX_KEY_BYTES = 2048
 """DynamoDB's limit for a partition key, which rules of this format were written under."""
 
 MAX_VALUE_BYTES = 400 * 1024
-"""DynamoDB's limit for an item."""
+"""DynamoDB's limit for an item, which rules of this format were written under."""
 
-_COUNTER_LIMIT = 1 << 63
+_LEAST, _MOST = -(2**63), 2**63 - 1  # counters and expiries are 64 bits wide in a snapshot
 
-_ANY = Any
+_Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
+"""All that is stored under a key, in the order of Row's fields; the last is None when the key is unknown."""
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a key holds, as plain immutable data. `expiry_s` None is a tombstone: the key does not exist."""
+    """All that is stored under a key, as plain immutable data."""
 
     key: str
     counter: int | None
     members: tuple[str, ...] | None
+    """The string set, in insertion order."""
     dictionary: str | None
+    """JSON text."""
     expiry_s: int | None
-
-
-_Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
+    """None makes the row a tombstone: the key does not exist."""
 
 
 def check_key(helper: str, key: object) -> None:
-    """TypeError or ValueError, naming the helper, unless the key is text of 1 to 2048 UTF-8 bytes."""
+    """Raise TypeError or ValueError, naming the helper and the key, unless the key is text of 1 to 2048 UTF-8 bytes."""
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES:
+        return
     if type(key) is not str:
-        raise TypeError(f"{helper}(): the key is {key!r} of type {type(key).__name__}: keys are text")
+        raise TypeError(f"{helper}: the key {_shown(key)} is no text: make it a str")
     if not key:
-        raise ValueError(f"{helper}(): the key is empty: build it from the rule and what it counts by")
-    if len(key) > MAX_KEY_BYTES // 4 or not key.isascii():
-        _check_long_key(helper, key)
-
-
-def _check_long_key(helper: str, key: str) -> None:
-    try:
-        size_bytes = len(key.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{helper}(): the key {key!r} holds a lone surrogate: it is no text") from None
+        raise ValueError(f"{helper}: the key '' is empty: build it from the rule and what it keeps track of")
+    size_bytes = _utf8_bytes(helper, key, key)
     if size_bytes > MAX_KEY_BYTES:
-        raise ValueError(f"{helper}(): the key has {size_bytes} bytes, {MAX_KEY_BYTES} at most: hash its long part")
+        raise ValueError(f"{_at(helper, key)} has {size_bytes} bytes, the limit is {MAX_KEY_BYTES}: hash its long part")
 
 
 class State:
-    """Keys and what they hold. Methods raise TypeError or ValueError for arguments that the contract refuses."""
+    """What a shard remembers of its keys.
+
+    A key is live while its expiry lies after the clock. An expired key reads as absent and a write to it starts afresh.
+
+    The methods named like helpers do what rule authors call. They take keys that check_key() accepts; for any other
+    argument that no rule should pass they raise TypeError or ValueError and have changed nothing. `epoch_seconds` is a
+    number, or one as text, cut to whole seconds: below 1e9 it counts from the clock, else from 1970. None leaves a live
+    key its expiry and gives a new one 90 days.
+    """
 
     def __init__(self, max_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self.clock_s = 0.0
+        """The clock of the evaluation that runs (DESIGN 5). It may go back, but never to before a freed horizon."""
         self.dirty: set[str] = set()
-        """Keys written since take_dirty(). After an undo it may name a key that did not change."""
+        """The keys that may have changed since take_dirty()."""
         self._max_value_bytes = max_value_bytes
         self._counters: dict[str, int] = {}
         self._sets: dict[str, tuple[str, ...]] = {}
         self._dictionaries: dict[str, str] = {}
         self._expiries: dict[str, int] = {}
-        """Every key has an entry here, and only here where all that is known of it is when it expires."""
+        """Every key is here, one that only waits for its first value included."""
+        self._visits: deque[str] = deque()
+        """Every key again, in the order in which free() looks at them. May also name keys that are gone."""
         self._images: dict[str, _Image] = {}
-        self._to_free: list[str] = []
+        """What was stored, when the evaluation began, under the keys that it has written."""
 
     def __len__(self) -> int:
+        """How many keys are stored: the live, and the expired that free() has not met yet."""
         return len(self._expiries)
 
     # --- counters ------------------------------------------------------------------------------------------------
 
     def get_counter(self, key: str) -> int:
-        return self._counters.get(key, 0) if self._live(key) else 0
+        return self._counters.get(key, 0) if self._is_live(key) else 0
 
-    def increment_counter(self, key: str, val: int = 1, epoch_seconds: _ANY = None) -> int:
+    def increment_counter(self, key: str, val: int = 1, epoch_seconds: object = None) -> int:
+        """Returns the new count."""
         if type(val) is not int:
-            raise TypeError(f"increment_counter(): val is {val!r} of type {type(val).__name__}: counters are int")
-        expiry_s = self._expiry_for(key, epoch_seconds, "increment_counter")
-        self._touch(key)
-        value = self._counters.get(key, 0) + val
-        if not -_COUNTER_LIMIT <= value < _COUNTER_LIMIT:
-            raise ValueError(f"increment_counter(): {value} does not fit into 64 bits: reset the counter in time")
-        self._counters[key] = value
-        self._expiries[key] = expiry_s
-        return value
+            raise TypeError(f"{_at('increment_counter', key)}: val {_shown(val)} is no int: count whole numbers")
+        count = (self._counters.get(key, 0) if self._is_live(key) else 0) + val
+        if not _LEAST <= count <= _MOST:
+            raise ValueError(f"{_at('increment_counter', key)}: {count} is beyond 64 bits: reset the counter in time")
+        self._write("increment_counter", key, epoch_seconds)
+        self._counters[key] = count
+        return count
 
     def reset_counter(self, key: str) -> None:
-        if self._live(key):
-            self._touch(key)
-            self._counters.pop(key, None)
-
-    # --- expiry --------------------------------------------------------------------------------------------------
-
-    def set_key_expiration(self, key: str, epoch_seconds: _ANY) -> None:
-        expiry_s = self._expiry_for(key, epoch_seconds, "set_key_expiration")
-        self._touch(key)
-        self._expiries[key] = expiry_s
-
-    def _live(self, key: str) -> bool:
-        expiry_s = self._expiries.get(key)
-        return expiry_s is not None and expiry_s > self.clock_s
-
-    def _expiry_for(self, key: str, epoch_seconds: _ANY, helper: str) -> int:
-        """The expiry that a write leaves: the asked one, else the live key's own, else 90 days."""
-        if epoch_seconds is None:
-            expiry_s = self._expiries.get(key)
-            if expiry_s is not None and expiry_s > self.clock_s:
-                return expiry_s
-            return int(self.clock_s) + NEW_KEY_TTL_S
-        if not isinstance(epoch_seconds, int | float | str):
-            raise TypeError(
-                f"{helper}(): epoch_seconds is {epoch_seconds!r} of type {type(epoch_seconds).__name__}: give a number"
-            )
-        try:
-            seconds = int(float(epoch_seconds))
-        except (ValueError, OverflowError):
-            raise ValueError(f"{helper}(): epoch_seconds is {epoch_seconds!r}: give a number of seconds") from None
-        if not -_COUNTER_LIMIT <= seconds < _COUNTER_LIMIT // 2:
-            raise ValueError(f"{helper}(): epoch_seconds is {epoch_seconds!r}: out of range")
-        return seconds + int(self.clock_s) if seconds < RELATIVE_BELOW_S else seconds
+        """The key keeps its expiry."""
+        if self._is_live(key) and key in self._counters:
+            self._write("reset_counter", key)
+            del self._counters[key]
 
     # --- string sets ---------------------------------------------------------------------------------------------
 
     def get_string_set(self, key: str) -> set[str]:
-        return set(self._sets.get(key, ())) if self._live(key) else set()
+        return set(self._members(key))
 
-    def put_string_set(self, key: str, val: Iterable[str], epoch_seconds: _ANY = None) -> set[str]:
-        """An empty `val` is reset_string_set(). A bare str is its letters, as in the public helpers."""
-        members = self._members("put_string_set", val)
+    def put_string_set(self, key: str, val: Iterable[str], epoch_seconds: object = None) -> set[str]:
+        """Replaces all that the key holds, returns the new set. A str is its letters; nothing is reset_string_set()."""
+        members = _texts("put_string_set", key, val)
         if not members:
             self.reset_string_set(key)
             return set()
-        self._check_size("put_string_set", members)
-        expiry_s = self._expiry_for(key, epoch_seconds, "put_string_set")
-        self._touch(key)
-        self._drop_columns(key)
+        self._check_size("put_string_set", key, members)
+        self._write("put_string_set", key, epoch_seconds)
+        self._drop_values(key)
         self._sets[key] = members
-        self._expiries[key] = expiry_s
         return set(members)
 
-    def add_to_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: _ANY = None) -> set[str]:
-        added = self._one_or_many("add_to_string_set", val)
+    def add_to_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: object = None) -> set[str]:
+        """Adds one text, or each of several, and returns the whole set. Adding nothing writes nothing."""
+        added = _one_or_more("add_to_string_set", key, val)
+        before = self._members(key)
         if not added:
-            return self.get_string_set(key)
-        expiry_s = self._expiry_for(key, epoch_seconds, "add_to_string_set")
-        before = self._sets.get(key, ()) if self._live(key) else ()
-        members = set(before)
-        new = tuple(member for member in added if member not in members)
-        members.update(new)
-        if new:
-            self._check_size("add_to_string_set", (*before, *new))
-        self._touch(key)
-        self._sets[key] = before + new
-        self._expiries[key] = expiry_s
-        return members
+            return set(before)
+        members = tuple(dict.fromkeys(before + added))
+        if len(members) > len(before):
+            self._check_size("add_to_string_set", key, members)
+        self._write("add_to_string_set", key, epoch_seconds)
+        self._sets[key] = members
+        return set(members)
 
-    def remove_from_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: _ANY = None) -> set[str]:
-        removed = set(self._one_or_many("remove_from_string_set", val))
-        if not removed or not self._live(key):
-            return self.get_string_set(key)
-        expiry_s = self._expiry_for(key, epoch_seconds, "remove_from_string_set")
-        left = tuple(member for member in self._sets.get(key, ()) if member not in removed)
-        self._touch(key)
+    def remove_from_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: object = None) -> set[str]:
+        """Removes one text, or each of several, and returns what is left. Where there is no set, nothing is written."""
+        removed = set(_one_or_more("remove_from_string_set", key, val))
+        before = self._members(key)
+        if not removed or not before:
+            return set(before)
+        left = tuple(member for member in before if member not in removed)
+        self._write("remove_from_string_set", key, epoch_seconds)
         if left:
             self._sets[key] = left
         else:
-            self._sets.pop(key, None)
-        self._expiries[key] = expiry_s
+            del self._sets[key]
         return set(left)
 
     def reset_string_set(self, key: str) -> None:
-        if self._live(key):
-            self._touch(key)
-            self._sets.pop(key, None)
+        """The key keeps its expiry."""
+        if self._members(key):
+            self._write("reset_string_set", key)
+            del self._sets[key]
 
-    def _one_or_many(self, helper: str, val: str | Iterable[str]) -> tuple[str, ...]:
-        return self._members(helper, (val,) if isinstance(val, str) else val)
+    def _members(self, key: str) -> tuple[str, ...]:
+        return self._sets.get(key, ()) if self._is_live(key) else ()
 
-    def _members(self, helper: str, val: Iterable[str]) -> tuple[str, ...]:
-        """The texts of `val`, each once, in order: the sorted order where `val` is a set, whose own is arbitrary."""
-        try:
-            members = tuple(dict.fromkeys(val))
-        except TypeError:
-            raise TypeError(f"{helper}(): {val!r} of type {type(val).__name__} is no collection of texts") from None
-        for member in members:
-            if type(member) is not str:
-                self._refuse_member(helper, member)
-            if not member.isascii():
-                _check_text(helper, member)
-        return tuple(sorted(members)) if isinstance(val, set | frozenset) else members
-
-    @staticmethod
-    def _refuse_member(helper: str, member: object) -> NoReturn:
-        raise TypeError(f"{helper}(): {member!r} of type {type(member).__name__} in a string set: give texts only")
-
-    def _check_size(self, helper: str, members: tuple[str, ...]) -> None:
-        size = sum(map(len, members))
-        if size * 4 > self._max_value_bytes:  # at most 4 bytes a character: only then count exactly
-            size_bytes = sum(len(member.encode()) for member in members)
-            self._refuse_size(helper, size_bytes)
-
-    def _refuse_size(self, helper: str, size_bytes: int) -> None:
-        if size_bytes > self._max_value_bytes:
-            raise ValueError(
-                f"{helper}(): the value has {size_bytes} bytes, {self._max_value_bytes} at most: "
-                "keep less under one key, or raise COUNTERSIGN_MAX_VALUE_BYTES"
-            )
+    def _check_size(self, helper: str, key: str, members: tuple[str, ...]) -> None:
+        self._check_value_bytes(helper, key, _utf8_bytes(helper, key, "".join(members)))
 
     # --- dictionaries --------------------------------------------------------------------------------------------
 
     def get_dictionary(self, key: str) -> dict[str, Any]:
-        text = self._dictionaries.get(key) if self._live(key) else None
-        return json.loads(text) if text is not None else {}
+        """A fresh copy, as JSON gives it back: keys are text, tuples have become lists."""
+        text = self._dictionaries.get(key) if self._is_live(key) else None
+        return {} if text is None else json.loads(text)
 
-    def put_dictionary(self, key: str, val: Mapping[str, Any], epoch_seconds: _ANY = None) -> None:
-        """Kept as JSON text: keys become text, tuples lists. TypeError for no mapping, ValueError for no JSON."""
+    def put_dictionary(self, key: str, val: Mapping[Any, Any], epoch_seconds: object = None) -> None:
+        """Replaces all that the key holds. Parts of an event may stand in it; what JSON cannot say is a ValueError."""
         if not isinstance(val, Mapping):
-            raise TypeError(f"put_dictionary(): {val!r} of type {type(val).__name__} is no mapping")
+            raise TypeError(f"{_at('put_dictionary', key)}: {_shown(val)} is no mapping: pass a dict")
         try:
-            text = json.dumps(dict(val), default=_plain)
+            # Escaped to ASCII: a character is a byte then, and a lone surrogate comes back as it was.
+            text = json.dumps(dict(val), separators=(",", ":"), default=_plain)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"put_dictionary(): the value cannot be written as JSON: {error}") from None
-        self._refuse_size("put_dictionary", len(text))
-        expiry_s = self._expiry_for(key, epoch_seconds, "put_dictionary")
-        self._touch(key)
-        self._drop_columns(key)
+            raise ValueError(
+                f"{_at('put_dictionary', key)}: not JSON: {error}: keep only text, numbers, lists and dicts"
+            ) from None
+        self._check_value_bytes("put_dictionary", key, len(text))
+        self._write("put_dictionary", key, epoch_seconds)
+        self._drop_values(key)
         self._dictionaries[key] = text
-        self._expiries[key] = expiry_s
 
-    # --- writing, and taking it back -----------------------------------------------------------------------------
+    def _check_value_bytes(self, helper: str, key: str, size_bytes: int) -> None:
+        if size_bytes > self._max_value_bytes:
+            raise ValueError(
+                f"{_at(helper, key)}: the value has {size_bytes} bytes, the limit is {self._max_value_bytes}: "
+                "keep less under one key, or raise max_value_bytes"
+            )
+
+    # --- expiry, and what all writes share -----------------------------------------------------------------------
+
+    def set_key_expiration(self, key: str, epoch_seconds: object) -> None:
+        """On an absent key the expiry waits for the first value."""
+        self._write("set_key_expiration", key, epoch_seconds)
+
+    def _is_live(self, key: str) -> bool:
+        expiry_s = self._expiries.get(key)
+        return expiry_s is not None and expiry_s > self.clock_s
+
+    def _write(self, helper: str, key: str, epoch_seconds: object = None) -> None:
+        """What every write does beside setting its value: check and set the expiry, start afresh what has expired."""
+        before_s = self._expiries.get(key)
+        live = before_s is not None and before_s > self.clock_s
+        after_s = before_s if live and epoch_seconds is None else self._expiry_s(helper, key, epoch_seconds)
+        assert after_s is not None
+        if key not in self._images:
+            self._images[key] = self._image(key)
+        self.dirty.add(key)
+        self._expiries[key] = after_s
+        if before_s is None:
+            self._visits.append(key)
+        elif not live:
+            self._drop_values(key)
+
+    def _expiry_s(self, helper: str, key: str, epoch_seconds: object) -> int:
+        now_s = int(self.clock_s)
+        if epoch_seconds is None:
+            return now_s + NEW_KEY_TTL_S
+        if not isinstance(epoch_seconds, (int, float, str)):
+            raise TypeError(_no_expiry(helper, key, epoch_seconds))
+        try:
+            seconds = int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
+        except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
+            raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
+        expiry_s = now_s + seconds if seconds < RELATIVE_BELOW_S else seconds
+        if not _LEAST <= expiry_s <= _MOST:
+            raise ValueError(_no_expiry(helper, key, epoch_seconds))
+        return expiry_s
+
+    def _drop_values(self, key: str) -> None:
+        self._counters.pop(key, None)
+        self._sets.pop(key, None)
+        self._dictionaries.pop(key, None)
+
+    # --- one evaluation's writes can be taken back ---------------------------------------------------------------
 
     def begin(self) -> None:
         """An evaluation begins: undo() comes back to here."""
@@ -248,36 +255,20 @@ class State:
             self._images = {}
 
     def undo(self) -> None:
-        """Put every key written since begin() back."""
+        """Give every key written since begin() what it had then."""
         for key, image in self._images.items():
-            self._set(key, image)
+            self._store(key, image)
+            if image[-1] is None:
+                self._visits.pop()  # the evaluation's new keys are the last that were appended
+        self.dirty.update(self._images)  # someone may have taken the undone rows already
         self._images = {}
 
     def _image(self, key: str) -> _Image:
-        return (
-            self._counters.get(key),
-            self._sets.get(key),
-            self._dictionaries.get(key),
-            self._expiries.get(key),
-        )
+        return self._counters.get(key), self._sets.get(key), self._dictionaries.get(key), self._expiries.get(key)
 
-    def _touch(self, key: str) -> None:
-        """About to write: keep the before-image, and start afresh where the key has expired."""
-        if key not in self._images:
-            self._images[key] = self._image(key)
-        self.dirty.add(key)
-        expiry_s = self._expiries.get(key)
-        if expiry_s is not None and expiry_s <= self.clock_s:
-            self._drop_columns(key)
-
-    def _drop_columns(self, key: str) -> None:
-        self._counters.pop(key, None)
-        self._sets.pop(key, None)
-        self._dictionaries.pop(key, None)
-
-    def _set(self, key: str, image: _Image) -> None:
-        self._drop_columns(key)
+    def _store(self, key: str, image: _Image) -> None:
         counter, members, dictionary, expiry_s = image
+        self._drop_values(key)
         if expiry_s is None:
             self._expiries.pop(key, None)
             return
@@ -289,65 +280,112 @@ class State:
         if dictionary is not None:
             self._dictionaries[key] = dictionary
 
-    # --- snapshots and freeing -----------------------------------------------------------------------------------
+    # --- snapshots and freeing, between evaluations --------------------------------------------------------------
 
     def take_dirty(self) -> list[str]:
-        """The keys written since the last call."""
+        """The keys that may have changed since the last call, in no particular order."""
         taken = list(self.dirty)
         self.dirty = set()
         return taken
 
     def row(self, key: str) -> Row:
-        """What a key holds; a tombstone where it does not exist."""
+        """What is stored under the key, expired or not; a tombstone if nothing is."""
         return Row(key, *self._image(key))
 
-    def restore(self, row: Row) -> None:
-        """Put a row in place of what the key holds."""
-        self._set(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))
-
     def rows(self, horizon_s: float) -> Iterator[Row]:
-        """The keys that expire after the horizon (W less lateness: DESIGN 11.18), oldest first."""
+        """The keys that expire after the horizon, oldest first. Do not write while you iterate.
+
+        With the horizon W - lateness, which no clock to come lies before, these are the final state (DESIGN 11.18).
+        """
         for key, expiry_s in self._expiries.items():
             if expiry_s > horizon_s:
                 yield self.row(key)
 
+    def restore(self, row: Row) -> None:
+        """Store a row in place of what its key holds. Does not make the key dirty."""
+        self.begin()
+        if row.expiry_s is not None and row.key not in self._expiries:
+            self._visits.append(row.key)
+        self._store(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))
+
     def free(self, horizon_s: float, limit: int) -> int:
-        """Look at up to `limit` keys, delete those that expired by the horizon, return how many. Invisible to rules."""
-        if not self._to_free:
-            self._to_free = list(self._expiries)
-        batch = self._to_free[-limit:]
-        del self._to_free[-limit:]
+        """Look at the next `limit` keys in turn, delete those that expired by the horizon, return how many that were.
+
+        Costs the same whatever the size of the state. Rules cannot tell, as long as no clock to come lies before the
+        horizon. What is deleted becomes dirty, so that the next snapshot has its tombstone.
+        """
+        self.begin()
         freed = 0
-        for key in batch:
+        for _ in range(min(limit, len(self._visits))):
+            key = self._visits.popleft()
             expiry_s = self._expiries.get(key)
-            if expiry_s is not None and expiry_s <= horizon_s:
-                self._drop_columns(key)
-                del self._expiries[key]
-                self.dirty.add(key)
-                freed += 1
+            if expiry_s is None:
+                continue
+            if expiry_s > horizon_s:
+                self._visits.append(key)
+                continue
+            self._drop_values(key)
+            del self._expiries[key]
+            self.dirty.add(key)
+            freed += 1
         return freed
 
     def validate(self) -> None:
-        """AssertionError where the columns contradict each other."""
-        for column in (self._counters, self._sets, self._dictionaries):
-            lost = [key for key in column if key not in self._expiries]
-            if lost:
-                raise AssertionError(f"keys without an expiry: {lost[:3]}")
+        """Raise AssertionError when the columns contradict each other; reads all of them."""
+        columns: tuple[Mapping[str, object], ...] = (self._counters, self._sets, self._dictionaries)
+        for key in (key for column in columns for key in column if key not in self._expiries):
+            raise AssertionError(f"key {key!r} has a value and no expiry")
         for key, members in self._sets.items():
-            if len(set(members)) != len(members) or not members:
-                raise AssertionError(f"{key!r} holds an empty set or a member twice: {members}")
+            if not members or len(set(members)) < len(members):
+                raise AssertionError(f"key {key!r} stores an empty set, or a member twice: {members}")
+        for key in self._expiries.keys() - set(self._visits):
+            raise AssertionError(f"key {key!r} will never be freed")
 
 
-def _check_text(helper: str, text: str) -> None:
+def _one_or_more(helper: str, key: str, val: str | Iterable[str]) -> tuple[str, ...]:
+    if type(val) is str:
+        return (val,)
+    return _texts(helper, key, [val] if isinstance(val, str) else val)
+
+
+def _texts(helper: str, key: str, val: Iterable[str]) -> tuple[str, ...]:
+    """Each text of `val` once, in order; sorted if it is a set, whose own order says nothing."""
     try:
-        text.encode()
+        texts = tuple(dict.fromkeys(val))
+    except TypeError:  # no iterable, or of members that cannot be hashed
+        raise TypeError(f"{_at(helper, key)}: {_shown(val)} is no collection of texts: pass a list") from None
+    for text in texts:
+        if type(text) is not str:
+            raise TypeError(f"{_at(helper, key)}: the member {_shown(text)} is no text: make it a str")
+    return tuple(sorted(texts)) if isinstance(val, (set, frozenset)) else texts
+
+
+def _utf8_bytes(helper: str, key: str, text: str) -> int:
+    try:
+        return len(text.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"{helper}(): {text!r} holds a lone surrogate: it is no text") from None
+        raise ValueError(
+            f"{_at(helper, key)}: {_brief.repr(text)} holds half a surrogate pair: "
+            "text.encode(errors='replace').decode() makes it whole"
+        ) from None
 
 
 def _plain(value: object) -> object:
-    """Parts of events inside a dictionary, as plain data."""
-    copy = getattr(value, "copy", None)
-    if copy is not None and isinstance(value, Mapping | Iterable):
-        return copy()
-    raise TypeError(f"{value!r} of type {type(value).__name__}")
+    """Nested parts of an event, which are neither dict nor list, for the JSON encoder."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
+    raise TypeError(f"{_shown(value)} stands in it")
+
+
+def _no_expiry(helper: str, key: str, epoch_seconds: object) -> str:
+    return f"{_at(helper, key)}: epoch_seconds {_shown(epoch_seconds)} is no time: pass seconds since 1970, or from now"
+
+
+def _at(helper: str, key: str) -> str:
+    return f"{helper}: the key {_brief.repr(key)}"
+
+
+def _shown(value: object) -> str:
+    return f"{_brief.repr(value)} of type {type(value).__name__}"
