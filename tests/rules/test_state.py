@@ -753,10 +753,14 @@ def test_a_key_that_was_undone_a_hundred_times_is_looked_at_once(state: State) -
     assert state.free(NOW_S + 10.0, limit=2) == 1
 
 
-@pytest.mark.parametrize(
-    "between", [lambda s: s.free(0.0, 10), lambda s: s.restore(Row("b", 1, None, None, NOW_S + 60))]
-)
-def test_freeing_and_restoring_stand_between_evaluations_what_was_written_before_cannot_be_undone(
+BETWEEN: dict[str, Callable[[State], object]] = {
+    "free": lambda state: state.free(0.0, limit=10),
+    "restore": lambda state: state.restore(Row("another", 1, None, None, NOW_S + 60)),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+def test_undo_does_not_reach_back_beyond_freeing_and_restoring(
     state: State, between: Callable[[State], object]
 ) -> None:
     state.increment_counter(KEY)
