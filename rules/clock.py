@@ -29,8 +29,8 @@ def _copy(module: ModuleType, name: str) -> ModuleType:
 
 def _time() -> ModuleType:
     made: Any = _copy(real_time, "time")
-    made.time = _now_s
-    made.time_ns = lambda: int(_now_s() * 1_000_000_000)
+    made.time = made.monotonic = made.perf_counter = _now_s
+    made.time_ns = made.monotonic_ns = made.perf_counter_ns = lambda: round(_now_s() * 1e6) * 1000  # exact to the us
     made.gmtime = lambda secs=None: real_time.gmtime(_now_s() if secs is None else secs)
     made.localtime = lambda secs=None: real_time.gmtime(_now_s() if secs is None else secs)  # TZ is UTC everywhere
     made.ctime = lambda secs=None: real_time.asctime(made.gmtime(secs))
@@ -106,12 +106,21 @@ def _datetime() -> ModuleType:
 
 def _uuid() -> ModuleType:
     made: Any = _copy(real_uuid, "uuid")
-    made.uuid1 = made.uuid4 = lambda *_: real_uuid.UUID(int=current().random.getrandbits(128), version=4)
+    made.uuid1 = lambda node=None, clock_seq=None: real_uuid.UUID(int=current().random.getrandbits(128), version=1)
+    made.uuid4 = lambda: real_uuid.UUID(int=current().random.getrandbits(128), version=4)
     return made  # type: ignore[no-any-return]
+
+
+class _SeededRandom(real_random.Random):
+    """random.Random, except that without a seed it takes one from the evaluation."""
+
+    def __init__(self, x: Any = None) -> None:
+        super().__init__(current().random.getrandbits(64) if x is None else x)
 
 
 def _random() -> ModuleType:
     made: Any = _copy(real_random, "random")
+    made.Random = _SeededRandom
     for name in dir(real_random):
         if isinstance(getattr(getattr(real_random, name), "__self__", None), real_random.Random):
             setattr(made, name, _drawn(name))

@@ -9,21 +9,24 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-import posixpath
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rules.errors import InvalidPack, Problem, SourceLocation
 from rules.globals import restorer_for
+from rules.logtypes import LogType, load_definitions, shipped_definitions
 from rules.panther import reaches_state, rule_builtins
-from rules.rule import AUXILIARIES, PACK_PREFIX, SEVERITIES, Rule, RuleSpec
-from rules.yaml12 import BadYaml, load
+from rules.rule import AUXILIARIES, PACK_PREFIX, Function, Rule, RuleSpec, place_of
+from rules.schema import module_of, read_spec
+from rules.yaml12 import BadYaml, Lines, load
 
 _SUFFIXES = (".py", ".yml", ".yaml")
-_RULE_ID = re.compile(r"[^<>&\"%]+")
 
 NOT_YET = {
     "scheduled_rule": "scheduled rules",
@@ -62,19 +65,28 @@ class Pack:
     """Definitions of log types found in the pack."""
 
 
+def log_types_of(pack: Pack) -> dict[str, LogType]:
+    """The shipped log types, and the pack's own, which win. Raises InvalidPack."""
+    return load_definitions(shipped_definitions()) | load_definitions(pack.log_type_files)
+
+
 # --- from disk ---------------------------------------------------------------------------------------------------
 
 
 def read_files(directories: Sequence[Path]) -> dict[str, bytes]:
     """The rule files below some directories, by relative path; hidden files and folders are skipped.
 
-    With several directories each path starts with its directory's name. Raises MissingPack.
+    With several directories each path starts with its directory's name (and number, where two have the same). Raises
+    MissingPack.
     """
+    names = [directory.resolve().name for directory in directories]
     files: dict[str, bytes] = {}
     for number, directory in enumerate(directories):
         if not directory.is_dir():
             raise MissingPack(f"{directory}: no such directory of rules: check --rules")
-        prefix = "" if len(directories) == 1 else f"{number}-{directory.resolve().name}/"
+        prefix = ""
+        if len(directories) > 1:
+            prefix = f"{names[number]}/" if Counter(names)[names[number]] == 1 else f"{number}-{names[number]}/"
         found = {prefix + name: data for name, data in _read_below(directory)}
         if not found:
             raise MissingPack(f"{directory}: the directory holds no rules (.py with .yml): check --rules")
@@ -99,45 +111,15 @@ def _read_below(directory: Path) -> Iterable[tuple[str, bytes]]:
 
 def load_pack(files: Mapping[str, bytes], *, quiet: bool = False) -> Pack:
     """Rules from a pack's files. `quiet` discards what rules print. Raises InvalidPack with all problems."""
-    problems: list[Problem] = []
-    notices: list[str] = []
-    log_type_files: dict[str, bytes] = {}
-    specs: list[RuleSpec] = []
-    for path, data in sorted(files.items()):
-        if not path.endswith((".yml", ".yaml")):
-            continue
-        try:
-            document, lines = load(data)
-        except BadYaml as error:
-            problems.append(Problem(SourceLocation(path, error.line), str(error), "mend the YAML"))
-            continue
-        if not isinstance(document, dict):
-            problems.append(
-                Problem(SourceLocation(path, 1), "the file holds no mapping", "start it with AnalysisType: rule")
-            )
-            continue
-        kind = document.get("AnalysisType")
-        if kind is None:
-            if "LogType" in document:
-                log_type_files[path] = data
-        elif kind == "rule":
-            spec = _Checker(path, document, lines, problems, files).spec()
-            if spec is not None:
-                specs.append(spec)
-        elif kind in NOT_YET:
-            notices.append(f"{path}: {NOT_YET[kind]} are not run by this version: the file is left out")
-        else:
-            line = lines.get("AnalysisType")
-            problems.append(
-                Problem(SourceLocation(path, line), f"AnalysisType is {kind!r}", "use one of the format's types")
-            )
-    _check_unique(specs, problems)
-    rules = [rule for spec in specs if (rule := _load_rule(spec, files[spec.path], quiet, problems)) is not None]
-    if problems:
-        raise InvalidPack(problems)
-    rules.sort(key=lambda rule: rule.id)
+    loader = _Loader(files, quiet)
+    for path in sorted(files):
+        if path.endswith((".yml", ".yaml")):
+            loader.read(path)
+    rules = loader.rules()
+    if loader.problems:
+        raise InvalidPack(sorted(loader.problems, key=lambda it: (it.location.path, it.location.line or 0)))
     enabled = tuple(rule for rule in rules if rule.spec.enabled)
-    return Pack(enabled, tuple(rules), dict(files), _digest(files), tuple(notices), log_type_files)
+    return Pack(enabled, rules, dict(files), _digest(files), tuple(loader.notices), loader.log_type_files)
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
@@ -148,197 +130,128 @@ def _digest(files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def _check_unique(specs: list[RuleSpec], problems: list[Problem]) -> None:
-    first: dict[str, RuleSpec] = {}
-    for spec in specs:
-        known = first.setdefault(spec.id, spec)
-        if known is not spec:
-            message = f"RuleID {spec.id} is also in {known.yaml_path}"
-            problems.append(Problem(SourceLocation(spec.yaml_path), message, "give each rule an id of its own"))
+class _Loader:
+    """Reads a pack's files one by one and collects what they hold and what is wrong with them."""
 
-
-def _load_rule(spec: RuleSpec, source: bytes, quiet: bool, problems: list[Problem]) -> Rule | None:
-    """Execute the module under the name of its rule, in a namespace of its own."""
-
-    def refuse(line: int | None, message: str, remedy: str) -> None:
-        problems.append(Problem(SourceLocation(spec.path, line), message, remedy))
-
-    try:
-        tree = ast.parse(source, filename=PACK_PREFIX + spec.path)
-    except (SyntaxError, ValueError) as error:
-        refuse(getattr(error, "lineno", None), f"no Python: {getattr(error, 'msg', error)}", "mend the syntax")
-        return None
-    namespace: dict[str, Any] = {"__name__": spec.id, "__file__": spec.path, "__builtins__": rule_builtins(quiet=quiet)}
-    try:
-        exec(compile(tree, PACK_PREFIX + spec.path, "exec"), namespace)
-    except ModuleNotFoundError as error:
-        refuse(_line_in_pack(error), str(error), "install it, or put the helper into the rule: globals are not run yet")
-        return None
-    except BaseException as error:
-        refuse(_line_in_pack(error), f"the module raises {type(error).__name__}: {error}", "mend the module")
-        return None
-    functions: dict[str, Callable[..., Any]] = {
-        name: namespace[name] for name in ("rule", *AUXILIARIES) if name in namespace
-    }
-    if "rule" not in functions:
-        refuse(None, "detection needs to have a method named 'rule'", "define rule(event)")
-        return None
-    for name, function in functions.items():
-        if not callable(function):
-            refuse(None, f"{name} is {type(function).__name__}, not a function", f"define {name}(event)")
-            return None
-    return Rule(
-        spec,
-        functions,
-        namespace=namespace,
-        reaches_state=reaches_state(tree),
-        restorer=restorer_for(tree, namespace),
-    )
-
-
-def _line_in_pack(error: BaseException) -> int | None:
-    line = None
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(PACK_PREFIX):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
-# --- the YAML of a rule ------------------------------------------------------------------------------------------
-
-_TEXT, _BOOL, _INT, _TEXTS, _MAPPING, _LIST = (
-    "text",
-    "true or false",
-    "a whole number",
-    "a list of texts",
-    "a mapping",
-    "a list",
-)
-
-_KEYS = {
-    "AnalysisType": _TEXT, "RuleID": _TEXT, "Enabled": _BOOL, "Filename": _TEXT, "LogTypes": _TEXTS, "Severity": _TEXT,
-    "Description": _TEXT, "DisplayName": _TEXT, "DedupPeriodMinutes": _INT, "Threshold": _INT, "Tags": _TEXTS,
-    "Reports": _MAPPING, "Reference": _TEXT, "Runbook": _TEXT, "OutputIds": _TEXTS, "SummaryAttributes": _TEXTS,
-    "Tests": _LIST, "CreateAlert": _BOOL, "Status": _TEXT, "CreatedBy": _TEXT, "BaseVersion": _INT,
-    "OnlyUseBaseRiskScore": _BOOL,
-}  # fmt: skip
-"""The keys of a rule that this version carries out (PANTHER_FORMAT 1.3), with what they hold."""
-
-_KEYS_NOT_YET = ("Detection", "ScheduledQueries", "InlineFilters", "DynamicSeverities", "AlertTitle", "AlertContext",
-                 "GroupBy", "BaseDetection")  # fmt: skip
-
-_REQUIRED = ("RuleID", "Enabled", "Filename", "LogTypes", "Severity")
-
-_HOLDS: dict[str, Callable[[Any], bool]] = {
-    _TEXT: lambda value: isinstance(value, str),
-    _BOOL: lambda value: isinstance(value, bool),
-    _INT: lambda value: isinstance(value, int) and not isinstance(value, bool),
-    _TEXTS: lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
-    _MAPPING: lambda value: isinstance(value, dict),
-    _LIST: lambda value: isinstance(value, list),
-}
-
-
-class _Checker:
-    """Checks one rule's YAML and reports all that is wrong with it."""
-
-    def __init__(
-        self,
-        path: str,
-        document: dict[str, Any],
-        lines: dict[str, int],
-        problems: list[Problem],
-        files: Mapping[str, bytes],
-    ) -> None:
-        self._path = path
-        self._document = document
-        self._lines = lines
-        self._problems = problems
+    def __init__(self, files: Mapping[str, bytes], quiet: bool) -> None:
         self._files = files
-        self._before = len(problems)
+        self._quiet = quiet
+        self._specs: list[tuple[RuleSpec, Lines]] = []
+        self.problems: list[Problem] = []
+        self.notices: list[str] = []
+        self.log_type_files: dict[str, bytes] = {}
 
-    def _refuse(self, key: str, message: str, remedy: str) -> None:
-        line = self._lines.get(key, 1)
-        self._problems.append(Problem(SourceLocation(self._path, line), message, remedy))
+    def _refuse(self, path: str, line: int | None, message: str, remedy: str) -> None:
+        self.problems.append(Problem(SourceLocation(path, line), message, remedy))
 
-    def spec(self) -> RuleSpec | None:
-        """The rule's spec; None where something is wrong."""
-        self._check_keys()
-        module = self._module()
-        self._check_values()
-        if len(self._problems) > self._before:
-            return None
-        get: Callable[..., Any] = self._document.get
-        return RuleSpec(
-            id=get("RuleID"),
-            path=module,
-            yaml_path=self._path,
-            log_types=frozenset(get("LogTypes")),
-            severity=get("Severity").upper(),
-            display_name=get("DisplayName", ""),
-            enabled=get("Enabled"),
-            dedup_period_s=get("DedupPeriodMinutes", 60) * 60,
-            threshold=get("Threshold", 1),
-            create_alert=get("CreateAlert", True),
-            description=get("Description", ""),
-            reference=get("Reference", ""),
-            runbook=get("Runbook", ""),
-            output_ids=tuple(get("OutputIds", ())),
-            tags=tuple(get("Tags", ())),
-            reports=get("Reports", {}),
-            status=get("Status", ""),
-            tests=tuple(get("Tests", ())),
-            raw=self._document,
-        )
-
-    def _check_keys(self) -> None:
-        for key in _REQUIRED:
-            if key not in self._document and not (key == "Filename" and "Detection" in self._document):
-                self._refuse(key, f"{key} is missing", f"add {key}: {_KEYS[key]}")
-        for key, value in self._document.items():
-            if key in _KEYS_NOT_YET:
-                self._refuse(key, f"{key} is not carried out by this version", "write it in the Python module")
-            elif key not in _KEYS:
-                self._refuse(str(key), f"{key!r} is no key of a rule", "check its spelling, or remove it")
-            elif not _HOLDS[_KEYS[key]](value):
-                self._refuse(key, f"{key} holds {value!r}", f"give {_KEYS[key]}")
-
-    def _module(self) -> str:
-        name = self._document.get("Filename")
-        if not isinstance(name, str):
-            return ""
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(self._path), name))
-        if path not in self._files:
-            self._refuse("Filename", f"{name} is not there", "put the module beside its YAML")
-        return path
-
-    def _check_values(self) -> None:
-        get: Callable[..., Any] = self._document.get
-        rule_id, severity = get("RuleID"), get("Severity")
-        if isinstance(rule_id, str) and not _RULE_ID.fullmatch(rule_id):
-            self._refuse("RuleID", f"RuleID is {rule_id!r}", 'use no <, >, &, %, or "')
-        if isinstance(severity, str) and severity.upper() not in SEVERITIES:
-            self._refuse("Severity", f"Severity is {severity!r}", "use Info, Low, Medium, High or Critical")
-        for key, lowest in (("Threshold", 1), ("DedupPeriodMinutes", 0)):
-            if _HOLDS[_INT](get(key)) and get(key) < lowest:
-                self._refuse(key, f"{key} is {get(key)}", f"give {lowest} or more")
-        for key in ("LogTypes", "OutputIds", "SummaryAttributes", "Tags"):
-            values = get(key)
-            if _HOLDS[_TEXTS](values) and len({value.lower() for value in values}) < len(values):
-                self._refuse(key, f"{key} names something twice", "remove the repetition")
-        if get("LogTypes") == []:
-            self._refuse("LogTypes", "LogTypes is empty", "name at least one log type")
-        for test in get("Tests") if isinstance(get("Tests"), list) else ():
-            self._check_test(test)
-
-    def _check_test(self, test: Any) -> None:
-        name = test.get("Name") if isinstance(test, dict) else None
-        if not isinstance(name, str):
-            self._refuse("Tests", f"a test has no Name: {str(test)[:60]!r}", "give each test a Name")
+    def read(self, path: str) -> None:
+        """One YAML file."""
+        try:
+            document, lines = load(self._files[path])
+        except BadYaml as error:
+            self._refuse(path, error.line, str(error), "mend the YAML")
             return
-        if not isinstance(test.get("ExpectedResult"), bool):
-            self._refuse("Tests", f"test {name!r} has no ExpectedResult", "add true or false")
-        if isinstance(test.get("Log"), dict) == isinstance(test.get("Logs"), list):
-            self._refuse("Tests", f"test {name!r} needs an event", "add Log: with an event, or Logs: with a list")
+        if not isinstance(document, dict):
+            self._refuse(path, 1, "the file holds no mapping", "start it with AnalysisType: rule")
+            return
+        kind = document.get("AnalysisType")
+        if kind is None:
+            if "LogType" in document:
+                self.log_type_files[path] = self._files[path]
+        elif kind == "rule":
+            spec = read_spec(path, document, lines, self._files, self.problems)
+            if spec is not None:
+                self._specs.append((spec, lines))
+            elif module_of(path, document) in self._files:
+                self._parse(module_of(path, document))  # what is wrong there is worth knowing too
+        elif isinstance(kind, str) and kind in NOT_YET:
+            self.notices.append(f"{path}: {NOT_YET[kind]} are not run by this version: the file is left out")
+        else:
+            self._refuse(path, lines.of("AnalysisType"), f"AnalysisType is {kind!r}", "use one of the format's types")
+
+    def rules(self) -> tuple[Rule, ...]:
+        """All rules that can be loaded, by RuleID."""
+        self._check_ids()
+        rules = [rule for spec, _ in self._specs if (rule := self._load(spec)) is not None]
+        return tuple(sorted(rules, key=lambda rule: rule.id))
+
+    def _check_ids(self) -> None:
+        first: dict[str, RuleSpec] = {}
+        for spec, lines in self._specs:
+            known = first.setdefault(spec.id, spec)
+            if known is not spec:
+                message = f"RuleID {spec.id} is also in {known.yaml_path}"
+                self._refuse(spec.yaml_path, lines.of("RuleID"), message, "give each rule an id of its own")
+        for spec, lines in self._specs:
+            for number, test in enumerate(spec.tests):
+                for rule_id in test.get("AlsoRun", ()):
+                    if rule_id not in first:
+                        line = lines.of("Tests", number, "AlsoRun")
+                        self._refuse(
+                            spec.yaml_path, line, f"the pack has no rule {rule_id}", "name a rule by its RuleID"
+                        )
+
+    def _parse(self, path: str) -> ast.Module | None:
+        try:
+            return ast.parse(self._files[path], filename=PACK_PREFIX + path)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            self._refuse(path, getattr(error, "lineno", None), f"no Python: {_reason(error)}", "mend the syntax")
+            return None
+
+    def _load(self, spec: RuleSpec) -> Rule | None:
+        """Execute a rule's module."""
+        tree = self._parse(spec.path)
+        if tree is None:
+            return None
+        module = ModuleType(spec.id)
+        namespace = vars(module)
+        namespace.update(__file__=spec.path, __builtins__=rule_builtins(quiet=self._quiet))
+        try:
+            with _registered(module):
+                exec(compile(tree, PACK_PREFIX + spec.path, "exec"), namespace)
+        except BaseException as error:
+            place = place_of(error.__traceback__) or SourceLocation(spec.path)
+            if isinstance(error, ModuleNotFoundError):
+                remedy = "install it, or put the helper into the rule: global helpers are not run by this version"
+            else:
+                remedy = "mend the module"
+            self._refuse(place.path, place.line, f"loading raises {type(error).__name__}: {error}", remedy)
+            return None
+        functions = self._functions(spec, tree, namespace)
+        if functions is None:
+            return None
+        restorer = restorer_for(tree, namespace)
+        return Rule(spec, functions, namespace=namespace, reaches_state=reaches_state(tree), restorer=restorer)
+
+    def _functions(self, spec: RuleSpec, tree: ast.Module, namespace: dict[str, Any]) -> dict[str, Function] | None:
+        """The contract's functions that the module has, however it came by them."""
+        functions = {name: namespace[name] for name in ("rule", *AUXILIARIES) if name in namespace}
+        wrong = [name for name, function in functions.items() if not callable(function)]
+        for name in wrong:
+            line = next((node.lineno for node in tree.body if name in _bound(node)), None)
+            self._refuse(spec.path, line, f"{name} is {type(functions[name]).__name__}", f"define {name}(event)")
+        if "rule" not in functions:
+            self._refuse(spec.path, 1, "detection needs to have a method named 'rule'", "define rule(event)")
+        return None if wrong or "rule" not in functions else functions
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "msg", None) or error or type(error).__name__)
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """The names that a statement assigns."""
+    return {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
+
+
+@contextmanager
+def _registered(module: ModuleType) -> Iterator[None]:
+    """While a module is executed: in sys.modules, where dataclasses look for the module of their annotations."""
+    if module.__name__ in sys.modules:  # RuleID `json`, say: ours must not be imported in its place
+        yield
+        return
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        sys.modules.pop(module.__name__, None)

@@ -16,8 +16,8 @@ from rules.clock import BOUND
 from rules.event import PantherEvent
 from rules.helpers import CACHING
 
-HELPER_ROOTS = frozenset({"panther_detection_helpers", "panther_oss_helpers"})
-"""Modules through which a rule can reach state."""
+_REACHING_ROOTS = frozenset({"panther_detection_helpers", "panther_oss_helpers", "rules", "importlib"})
+"""Packages through which a rule might reach state."""
 
 
 def _module(name: str, content: Mapping[str, Any]) -> ModuleType:
@@ -40,6 +40,7 @@ def _provided() -> dict[str, ModuleType]:
 
 
 _PROVIDED = _provided()
+_PROVIDED_ROOTS = frozenset(name.partition(".")[0] for name in _PROVIDED)
 
 
 def _import(
@@ -49,8 +50,11 @@ def _import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    if level == 0 and name in _PROVIDED:
-        return _PROVIDED[name if fromlist else name.partition(".")[0]]
+    root = name.partition(".")[0]
+    if level == 0 and root in _PROVIDED_ROOTS:
+        if name not in _PROVIDED:  # the real package, should it be installed, would talk to a database
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return _PROVIDED[name if fromlist else root]
     return builtins.__import__(name, globals, locals, fromlist or (), level)
 
 
@@ -67,14 +71,14 @@ def rule_builtins(*, quiet: bool) -> dict[str, Any]:
 
 
 def reaches_state(tree: ast.Module) -> bool:
-    """Whether a module might call a caching helper: it imports one, or imports in a way that cannot be read off."""
+    """Whether a module might call a caching helper: it imports one anywhere, or imports in a way that cannot be read off."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
-                if any(alias.name.partition(".")[0] in HELPER_ROOTS | {"importlib"} for alias in names):
+                if any(alias.name.partition(".")[0] in _REACHING_ROOTS for alias in names):
                     return True
             case ast.ImportFrom(module=module):
-                if (module or "").partition(".")[0] in HELPER_ROOTS | {"importlib"}:
+                if (module or "").partition(".")[0] in _REACHING_ROOTS:
                     return True
             case ast.Name(id="__import__" | "exec" | "eval" | "__builtins__"):
                 return True

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rules.errors import FunctionReturnTypeError, StateReached
+from rules.errors import FunctionReturnTypeError, SourceLocation, StateReached
 from rules.event import PantherEvent
 
 if TYPE_CHECKING:
@@ -284,7 +284,8 @@ def _context_of_error(error: BaseException) -> str:
 
 
 def _error(function: str, error: BaseException) -> RuleError:
-    return RuleError(function, type(error).__name__, _printed(str, error), _place(error.__traceback__))
+    place = place_of(error.__traceback__)
+    return RuleError(function, type(error).__name__, _printed(str, error), str(place) if place else "")
 
 
 def _printed(how: Callable[[object], str], error: BaseException) -> str:
@@ -294,12 +295,12 @@ def _printed(how: Callable[[object], str], error: BaseException) -> str:
         return "<the exception cannot be printed>"
 
 
-def _place(trace: TracebackType | None) -> str:
+def place_of(trace: TracebackType | None) -> SourceLocation | None:
     """The innermost place inside the pack. (traceback.extract_tb would look for the source on disk.)"""
-    place = ""
+    place = None
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
         if path.startswith(PACK_PREFIX):
-            place = f"{path[len(PACK_PREFIX) :]}:{trace.tb_lineno}"
+            place = SourceLocation(path[len(PACK_PREFIX) :], trace.tb_lineno)
         trace = trace.tb_next
     return place

@@ -9,14 +9,16 @@ A test is one event (`Log`) or a sequence (`Logs`), each element an event or
       ExpectedAlerts: 0
 
 `ExpectedResult` is the verdict on the last event; `ExpectedTitle`, `ExpectedDedup` and `ExpectedSeverity` are of its match.
-`AlsoRun` names rules of the pack that run on the same state, in RuleID order. `Mocks` are set in the rule's module only.
+`AlsoRun` names rules of the pack that run on the same state, in RuleID order, where an event is of their log types.
+`Mocks` stand in the rule's module, and only there, while the test runs.
 """
 
 from __future__ import annotations
 
-import copy
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import MagicMock
@@ -25,7 +27,8 @@ from rules.evaluation import Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.logtypes import BadTime, LogType, undefined
 from rules.pack import Pack
-from rules.rule import AUXILIARIES, Match, Outcome, Rule
+from rules.rule import AUXILIARIES, NO_MATCH, Match, Outcome, Rule, RuleError
+from rules.schema import is_step
 from rules.state import State
 from rules.times import format_time
 from rules.windows import Policy, Windows
@@ -33,14 +36,12 @@ from rules.windows import Policy, Windows
 LATENESS_S = 86_400.0
 """As in production: how far an event's clock may lie behind W."""
 
-_STEP_KEYS = {"Log", "Count", "EverySeconds", "ExpectedMatches", "ExpectedAlerts"}
-
 _PRINTED = {"alert_context": "alertContext"}
 
 
 @dataclass(slots=True)
 class TestResult:
-    """What one test came to. `functions` are (name, passed, output) of the last event's evaluation."""
+    """What one test came to."""
 
     __test__ = False
 
@@ -48,6 +49,9 @@ class TestResult:
     name: str
     problems: list[str] = field(default_factory=list)
     functions: list[tuple[str, bool, str]] = field(default_factory=list)
+    """(name, passed, output) of the last event's evaluation."""
+    printed: str = ""
+    """What the rules printed."""
 
     @property
     def passed(self) -> bool:
@@ -77,8 +81,10 @@ class _Bench:
         self._state.clock_s = clock_s = max(time_s, self._w_s - LATENESS_S)
         event = PantherEvent(data, log_type.derive(data, time_s, position, "test"))
         self._evaluation.begin_event(time_s, position)
-        result, raised, active = Outcome(None, ()), False, False
+        result, raised, active = NO_MATCH, False, False
         for each in self._rules:
+            if each is not rule and log_type.name not in each.log_types:
+                continue
             outcome = evaluate(each, event, self._evaluation)
             active |= self._evaluation.key is not None or outcome.match is not None
             alert = outcome.match is not None and self._alert(each, outcome.match, clock_s, position)
@@ -123,43 +129,42 @@ def _run_test(
     group_of: Callable[[str], int],
 ) -> TestResult:
     result = TestResult(rule.id, test["Name"])
-    others = [name for name in test.get("AlsoRun", ()) if name != rule.id]
-    unknown = [name for name in others if name not in by_id]
+    rules = {rule.id: rule, **{name: by_id[name] for name in test.get("AlsoRun", ())}}
+    bench = _Bench([rules[name] for name in sorted(rules)], types, group_of)
+    mocks = {mock["objectName"]: MagicMock(return_value=mock["returnValue"]) for mock in test.get("Mocks", ())}
+    unknown = mocks.keys() - rule.namespace.keys()
     if unknown:
-        result.problems.append(f"AlsoRun names {', '.join(unknown)}: no such rule in the pack")
+        result.problems.append(f"Mocks names {', '.join(sorted(unknown))}: the module has no such name")
         return result
-    try:
-        steps = [_Step.of(step) for step in test.get("Logs") or [test["Log"]]]
-    except ValueError as error:
-        result.problems.append(str(error))
-        return result
-    bench = _Bench(sorted([rule, *(by_id[name] for name in others)], key=lambda each: each.id), types, group_of)
-    with _Mocked(rule, test.get("Mocks") or [], result):
-        _play(bench, rule, test, steps, result)
+    with rule.patched(mocks), redirect_stdout(io.StringIO()) as printed:
+        _play(bench, rule, test, result)
+    result.printed = printed.getvalue()
     return result
 
 
-def _play(bench: _Bench, rule: Rule, test: Mapping[str, Any], steps: list[_Step], result: TestResult) -> None:
-    outcome = Outcome(None, ())
-    for number, step in enumerate(steps, 1):
+def _play(bench: _Bench, rule: Rule, test: Mapping[str, Any], result: TestResult) -> None:
+    outcome, failed = NO_MATCH, list[str]()
+    for number, step in enumerate(map(_Step.of, test.get("Logs") or [test["Log"]]), 1):
         matches = alerts = 0
         try:
             for data in step.events(bench.types, min(rule.log_types)):
+                result.problems += failed  # of the event before: _judge() looks at the last one
                 outcome, raised = bench.feed(data, rule)
+                failed = [f"event {number}: {error.function} raised {_said(error)}" for error in outcome.errors]
                 matches += outcome.match is not None
                 alerts += raised
         except BadTime as error:
-            result.problems.append(f"Logs, element {number}: {error}")
+            result.problems.append(f"event {number}: {error}")
             return
         for what, expected, counted in (("matches", step.matches, matches), ("alerts", step.alerts, alerts)):
             if expected is not None and expected != counted:
-                result.problems.append(f"Logs, element {number}: {expected} {what} expected, {counted} seen")
+                result.problems.append(f"event {number}: {counted} {what}, {expected} expected")
     _judge(rule, test, outcome, result)
 
 
 def _judge(rule: Rule, test: Mapping[str, Any], outcome: Outcome, result: TestResult) -> None:
     """pat's verdict: false is only false, a raising rule included; true needs every auxiliary to succeed."""
-    errors = {error.function: f"{error.error}: {error.message}" for error in outcome.errors}
+    errors = {error.function: _said(error) for error in outcome.errors}
     expected: bool = test["ExpectedResult"]
     verdict = outcome.match is not None
     if "rule" in errors:
@@ -179,8 +184,13 @@ def _judge(rule: Rule, test: Mapping[str, Any], outcome: Outcome, result: TestRe
             if name in errors:
                 result.problems.append(f"{name} raised {errors[name]}")
     for key, name in (("ExpectedTitle", "title"), ("ExpectedDedup", "dedup"), ("ExpectedSeverity", "severity")):
-        if key in test and str(test[key]) != given[name]:
-            result.problems.append(f"{name} is {given[name]!r}, {test[key]!r} expected")
+        wanted = test.get(key)
+        if wanted is not None and given[name] != (wanted.upper() if name == "severity" else wanted):
+            result.problems.append(f"{name} is {given[name]!r}, {wanted!r} expected")
+
+
+def _said(error: RuleError) -> str:
+    return f"{error.error}: {error.message}"
 
 
 def _given(match: Match) -> dict[str, str]:
@@ -208,10 +218,8 @@ class _Step:
     alerts: int | None = None
 
     @staticmethod
-    def of(element: Any) -> _Step:
-        if not isinstance(element, dict):
-            raise ValueError(f"Logs holds {element!r}: give events")
-        if "Log" not in element or not set(element) <= _STEP_KEYS or not isinstance(element["Log"], dict):
+    def of(element: dict[str, Any]) -> _Step:
+        if not is_step(element):
             return _Step(element)
         return _Step(
             element["Log"],
@@ -223,32 +231,18 @@ class _Step:
 
     def events(self, types: Mapping[str, LogType], log_type: str) -> Iterator[dict[str, Any]]:
         """The event `count` times, each with the time it would have had."""
-        yield copy.deepcopy(self.log)
+        yield _as_logged(self.log)
         if self.count == 1:
             return
         name = self.log.get("p_log_type") or log_type
         first_s = (types.get(name) or undefined(name)).time_of(self.log)
         for repetition in range(1, self.count):
-            data = copy.deepcopy(self.log)
+            data = _as_logged(self.log)
             if first_s is not None:
                 data["p_event_time"] = format_time(first_s + repetition * self.every_s)
             yield data
 
 
-class _Mocked:
-    """Sets a test's Mocks in the rule's module, and puts back what stood there."""
-
-    def __init__(self, rule: Rule, mocks: list[Mapping[str, Any]], result: TestResult) -> None:
-        self._namespace = rule.namespace
-        self._mocks = {mock["objectName"]: MagicMock(return_value=mock["returnValue"]) for mock in mocks}
-        for name in self._mocks:
-            if name not in rule.namespace:
-                result.problems.append(f"Mocks names {name}: the module has no such name")
-        self._before: dict[str, Any] = {}
-
-    def __enter__(self) -> None:
-        self._before = {name: self._namespace[name] for name in self._mocks if name in self._namespace}
-        self._namespace.update({name: mock for name, mock in self._mocks.items() if name in self._before})
-
-    def __exit__(self, *exception: object) -> None:
-        self._namespace.update(self._before)
+def _as_logged(event: dict[str, Any]) -> dict[str, Any]:
+    """The event as its JSON would give it: a copy, with keys that are texts."""
+    return json.loads(json.dumps(event, default=str))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""YAML with 1.2 meaning on PyYAML's C parser, and the line of every key.
+"""YAML with 1.2 meaning on PyYAML's C parser, and the line of everything in it.
 
 PyYAML resolves plain scalars by YAML 1.1: `no` is False, `2020-01-01` a date, `010` eight, `1:30` ninety. Test events in rule
 packs are written for YAML 1.2's core schema, where these are text, text, ten and text.
@@ -15,7 +15,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class _Resolver(yaml.resolver.BaseResolver):
-    """The core schema of YAML 1.2.2, section 10.3.2."""
+    """The core schema of YAML 1.2.2, section 10.3.2, and the merge key `<<`, which packs use."""
 
 
 for _name, _pattern, _first in (
@@ -24,12 +24,12 @@ for _name, _pattern, _first in (
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
      "-+.0123456789"),
+    ("merge", r"<<", "<"),
 ):  # fmt: skip
     _Resolver.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
-_Resolver.add_implicit_resolver(_TAG + "merge", re.compile(r"<<\Z"), ["<"])
 
 
-_Parser: Any = vars(yaml.cyaml)["CParser"]
+_Parser: Any = vars(yaml.cyaml)["CParser"]  # absent from the type stubs
 
 
 class _Loader(_Parser, yaml.constructor.SafeConstructor, _Resolver):  # type: ignore[misc]
@@ -45,6 +45,19 @@ class _Loader(_Parser, yaml.constructor.SafeConstructor, _Resolver):  # type: ig
                 return int(text[2:], base)
         return int(text)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys differ, as YAML asks; PyYAML would let the last one win."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} is twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
 
 _Loader.add_constructor(_TAG + "int", _Loader.construct_int)
 
@@ -57,8 +70,30 @@ class BadYaml(ValueError):
         self.line = line
 
 
-def load(data: bytes) -> tuple[Any, dict[str, int]]:
-    """(the document, the line of each top-level key). Raises BadYaml."""
+class Lines:
+    """Where things stand in a file."""
+
+    def __init__(self, root: yaml.Node | None) -> None:
+        self._root = root
+
+    def of(self, *path: str | int) -> int:
+        """The line of a key or list element, by the keys and indices that lead to it; of the innermost that is there."""
+        line, node = 1, self._root
+        for step in path:
+            if isinstance(node, yaml.MappingNode):
+                found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                found = (node.value[step], node.value[step])
+            else:
+                found = None
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        return line
+
+
+def load(data: bytes) -> tuple[Any, Lines]:
+    """The document of a file, and where its parts stand. Raises BadYaml."""
     try:
         loader = _Loader(data.decode("utf-8-sig"))
         try:
@@ -67,14 +102,11 @@ def load(data: bytes) -> tuple[Any, dict[str, int]]:
         finally:
             loader.dispose()
     except UnicodeDecodeError as error:
-        raise BadYaml(f"not UTF-8 at byte {error.start}", None) from None
+        raise BadYaml(f"no YAML: not UTF-8 at byte {error.start}", None) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
         raise BadYaml(f"no YAML: {problem}", mark.line + 1 if mark is not None else None) from None
     except (ValueError, RecursionError) as error:
         raise BadYaml(f"no YAML: {error}", None) from None
-    lines: dict[str, int] = {}
-    if isinstance(node, yaml.MappingNode):
-        lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
-    return document, lines
+    return document, Lines(node)
