@@ -228,16 +228,15 @@ class State:
             self._drop_values(key)
 
     def _expiry_s(self, helper: str, key: str, epoch_seconds: object) -> int:
-        now_s = int(self.clock_s)
         if epoch_seconds is None:
-            return now_s + NEW_KEY_TTL_S
+            return int(self.clock_s) + NEW_KEY_TTL_S
         if not isinstance(epoch_seconds, (int, float, str)):
             raise TypeError(_no_expiry(helper, key, epoch_seconds))
         try:
             seconds = int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
         except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
             raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
-        expiry_s = now_s + seconds if seconds < RELATIVE_BELOW_S else seconds
+        expiry_s = seconds if seconds >= RELATIVE_BELOW_S else int(self.clock_s) + seconds
         if not _LEAST <= expiry_s <= _MOST:
             raise ValueError(_no_expiry(helper, key, epoch_seconds))
         return expiry_s
