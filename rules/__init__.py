@@ -1,15 +1,27 @@
-"""What a rule is: packs, the event rules see, the state they keep, one evaluation. Enough alone to write and test a pack.
+"""What a rule is: packs, the event that rules see, the state they keep, one evaluation. Enough alone to write and test a pack.
 
-pack.py        directories -> files -> rules, every problem at once
-rule.py        a rule: its YAML, its functions, one evaluation by the contract
-evaluation.py  the context of the evaluation that runs; what a probe is
-helpers.py     the caching functions that rule authors call
-state.py       counters, string sets, dictionaries under expiring keys
-windows.py     matches -> alerts
-event.py       the read-only view of an event
-logtypes.py    log types as data: time, indicators, how to recognise them
-clock.py       the time and the chance that rule modules see
-panther.py     what a rule module can import
-globals.py     module globals, put back before each evaluation
-selftest.py    the tests that stand in a rule's YAML
+A pack is files as bytes (pack.py) that become rules; a rule is a YAML and a Python module that is executed in a world of its
+own; an evaluation is one rule on one event, with the caching helpers, the clock and the chance bound to it. Without state an
+evaluation is a probe: it ends at the first helper call and tells the key. No threads, no clock, no network; only pack.py and
+logtypes.py read files.
+
+    pack.py        directories -> files -> rules, every problem at once
+    schema.py      the YAML of a rule, key by key
+    yaml12.py      YAML as 1.2 means it, with lines
+    panther.py     what a rule module can import
+    globals.py     module globals, put back before each evaluation
+    rule.py        a rule: its functions by the module contract
+    evaluation.py  the context of the evaluation that runs, and what ends one
+    helpers.py     the caching functions that rule authors call
+    state.py       counters, string sets, dictionaries under expiring keys
+    clock.py       the time and the chance that rule modules see
+    event.py       the read-only view of an event
+    windows.py     matches -> alerts
+    logtypes.py    log types as data: time, indicators, how to recognise them
+    jsontext.py    bytes -> JSON value
+    times.py       texts and numbers -> time
+    selftest.py    the tests that stand in a rule's YAML
+    errors.py      what can be wrong with a pack
+    log_types/     the definitions that ship, as data
+    packs/         the rules that ship, as data
 """

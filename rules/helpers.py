@@ -78,9 +78,10 @@ def put_dictionary(key: str, val: Mapping[str, Any], epoch_seconds: Seconds = No
 
 def evaluate_threshold(key: str, threshold: int = 10, expiry_seconds: Seconds = 3600) -> bool:
     """Count, with the expiry renewed on every call (gap-based); at the threshold reset and say True."""
-    if increment_counter(key, 1, expiry_seconds) < threshold:
+    state = _state("evaluate_threshold", key)
+    if state.increment_counter(key, 1, expiry_seconds) < threshold:
         return False
-    reset_counter(key)
+    state.reset_counter(key)
     return True
 
 
@@ -93,12 +94,12 @@ def check_account_age(key: Any, force_ttl_check: bool = False) -> bool:
 
 def kv_table(*_: object, **__: object) -> NoReturn:
     """Not supported: there is no table here."""
-    raise NotImplementedError("kv_table(): not supported here, there is no table: use the caching helpers")
+    raise NotImplementedError("kv_table: not supported here, there is no table: use the caching helpers")
 
 
 def ttl_expired(*_: object, **__: object) -> NoReturn:
     """Not supported: expired keys are never seen."""
-    raise NotImplementedError("ttl_expired(): not supported here: an expired key reads as absent")
+    raise NotImplementedError("ttl_expired: not supported here: an expired key reads as absent")
 
 
 CACHING = {

@@ -122,6 +122,8 @@ class Rule:
         self.log_types = spec.log_types
         self.reaches_state = reaches_state
         """False only where no import in the pack could lead to a caching helper."""
+        self.changes_globals = restorer is not None
+        """Its functions may change module globals, which are put back before each run."""
         self.namespace = namespace
         """The module's globals."""
         self.defined = frozenset(functions)

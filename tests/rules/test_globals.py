@@ -1,0 +1,281 @@
+"""Every evaluation starts from the globals that the module had after loading (DESIGN 11.5)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rules.making import Runner, make_rule
+
+CHANGES = """\
+# a rebound name
+COUNT = 0
+def note():
+    global COUNT
+    COUNT += 1
+    return COUNT
+
+# a name that loading did not set
+def note():
+    global SEEN
+    if "SEEN" in globals():
+        return 2
+    SEEN = 1
+    return SEEN
+
+# a list
+SEEN = []
+def note():
+    SEEN.append(1)
+    return len(SEEN)
+
+# a list under another name
+SEEN = []
+def note():
+    it = SEEN
+    it.append(1)
+    return len(SEEN)
+
+# a list by way of or
+SEEN = [0]
+def note():
+    (SEEN or []).append(1)
+    return len(SEEN) - 1
+
+# a list rebound in place
+SEEN = []
+def note():
+    global SEEN
+    SEEN += [1]
+    return len(SEEN)
+
+# a list that two names share
+SEEN = []
+ALIAS = SEEN
+def note():
+    ALIAS.append(1)
+    return len(SEEN)
+
+# an element that is deleted
+SEEN = [1, 2]
+def note():
+    del SEEN[0]
+    return 2 - len(SEEN)
+
+# a dict
+SEEN = {}
+def note():
+    SEEN["n"] = SEEN.get("n", 0) + 1
+    return SEEN["n"]
+
+# the order of a dict
+SEEN = {"a": 1, "b": 2}
+def note():
+    first, last = SEEN
+    SEEN[first] = SEEN.pop(first)
+    return 1 if last == "b" else 2
+
+# a set
+SEEN = set()
+def note():
+    SEEN.add(len(SEEN))
+    return len(SEEN)
+
+# a defaultdict
+from collections import defaultdict
+SEEN = defaultdict(int)
+def note():
+    SEEN["n"] += 1
+    return SEEN["n"]
+
+# a Counter
+from collections import Counter
+SEEN = Counter()
+def note():
+    SEEN.update("n")
+    return SEEN["n"]
+
+# a deque
+from collections import deque
+SEEN = deque(maxlen=9)
+def note():
+    SEEN.append(1)
+    return len(SEEN)
+
+# a list in a dict
+SEEN = {"a": []}
+def note():
+    SEEN["a"].append(1)
+    return len(SEEN["a"])
+
+# a list in a dict, by get
+SEEN = {"a": []}
+def note():
+    SEEN.get("a").append(1)
+    return len(SEEN["a"])
+
+# a list in a tuple, in a loop
+SEEN = ([],)
+def note():
+    for it in SEEN:
+        it.append(1)
+    return len(SEEN[0])
+
+# a list in a list, by sorted
+SEEN = [[1], [0]]
+def note():
+    sorted(SEEN)[0].append(1)
+    return len(SEEN[1]) - 1
+
+# a list in a lambda
+SEEN = []
+note = lambda: SEEN.append(1) or len(SEEN)
+
+# a default argument
+def note(seen=[]):
+    seen.append(1)
+    return len(seen)
+
+# a variable of an enclosing function
+def make():
+    n = 0
+    def note():
+        nonlocal n
+        n += 1
+        return n
+    return note
+note = make()
+
+# a list of an enclosing function
+def make():
+    seen = []
+    def note():
+        seen.append(1)
+        return len(seen)
+    return note
+note = make()
+
+# an attribute of a function
+def note():
+    note.n = getattr(note, "n", 0) + 1
+    return note.n
+
+# an attribute of a class
+class Seen:
+    n = 0
+def note():
+    Seen.n += 1
+    return Seen.n
+
+# an attribute of a class, by cls
+class Seen:
+    n = 0
+    @classmethod
+    def note(cls):
+        cls.n += 1
+        return cls.n
+def note():
+    return Seen.note()
+
+# a list of a class
+class Seen:
+    them = []
+def note():
+    Seen.them.append(1)
+    return len(Seen.them)
+
+# an object
+class Seen:
+    def __init__(self):
+        self.n = 0
+    def note(self):
+        self.n += 1
+        return self.n
+SEEN = Seen()
+def note():
+    return SEEN.note()
+
+# a data class with annotations that are texts
+from __future__ import annotations
+from dataclasses import dataclass, field
+@dataclass
+class Seen:
+    them: list[int] = field(default_factory=list)
+SEEN = Seen()
+def note():
+    SEEN.them.append(1)
+    return len(SEEN.them)
+
+# what a cache remembers
+from functools import lru_cache
+CALLS = []
+@lru_cache
+def once():
+    CALLS.append(1)
+def note():
+    once()
+    return 2 - len(CALLS)
+
+# globals()
+COUNT = 0
+def note():
+    globals()["COUNT"] += 1
+    return COUNT
+"""
+"""Modules whose note() gives 1 when it is called for the first time, under a heading each."""
+
+CASES = dict(case.split("\n", 1) for case in CHANGES.removeprefix("# ").split("\n# "))
+
+
+@pytest.mark.parametrize("module", CASES.values(), ids=CASES)
+def test_nothing_that_a_rule_changes_is_seen_by_the_next_evaluation(module: str) -> None:
+    rule = make_rule(f"{module}\ndef rule(event): return note() != 1\n")
+    runner = Runner()
+
+    for _ in range(3):
+        outcome = runner.run(rule)
+        assert outcome.errors == ()
+        assert outcome.match is None
+
+
+def test_rule_and_its_auxiliaries_share_one_instance() -> None:
+    rule = make_rule(
+        "WHO = ''\nSEEN = []\n"
+        "def rule(event):\n    global WHO\n    WHO = event['who']\n    SEEN.append(WHO)\n    return True\n"
+        "def title(event): return f'{WHO} {SEEN}'\n"
+    )
+    runner = Runner()
+
+    titles = [outcome.match.title for who in "ab" if (outcome := runner.run(rule, {"who": who})).match]
+
+    assert titles == ["a ['a']", "b ['b']"]
+
+
+def test_a_probe_leaves_no_trace_in_the_globals() -> None:
+    rule = make_rule(
+        "from panther_detection_helpers.caching import get_counter\nSEEN = []\n"
+        "def rule(event):\n    SEEN.append(1)\n    if event['asks']:\n        get_counter('k')\n    return len(SEEN) > 1\n"
+    )
+    runner = Runner()
+
+    runner.run(rule, {"asks": True})
+    assert runner.run(rule, {"asks": False}).match is None
+
+
+READS = [
+    ("A = {'x', 'y'}", "'x' in A and len(A) == 2 and 'z' not in A"),
+    ("A = ['x', 'y']", "any(a == 'z' for a in A) or A[0] == 'x' or bool(A) or sorted(A) == A"),
+    ("A = {'x': 1}", "A.get('x') == 2 or A['x'] == 2 or [k for k, v in A.items()] == [] or not A"),
+    ("A = {'x': ['y']}", "'y' in A['x'] or 'y' in A.get('x', []) or 'x' in A"),
+    ("A = ['x']\nB = ['y']", "'x' in A + B or event.deep_get(*A) or f'{A}'"),
+    ("A = ['x']", "isinstance(A, list) and len(A or B) + len(A if A else B) > 1\nB = ()"),
+    ("import re\nA = [re.compile('x')]", "len(A) > 1"),
+    ("import logging\nLOG = logging.getLogger('x')", "LOG.debug('x')"),
+    ("from enum import Enum\nclass A(Enum):\n    X = 1", "A.X == A('x')"),
+    ("class A:\n    x = 1\n    def __init__(self):\n        self.y = 2", "A().y == 2"),
+    ("def f(x=('a',), y=None):\n    return x", "f(1)"),
+]
+
+
+@pytest.mark.parametrize(("before", "expression"), READS)
+def test_a_module_whose_functions_only_read_pays_nothing(before: str, expression: str) -> None:
+    assert not make_rule(f"{before}\ndef rule(event): return {expression}").changes_globals
