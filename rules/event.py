@@ -192,48 +192,41 @@ class ImmutableDict(Mapping[str, Json]):
         return default if value is None or value is _MISSING else _wrap(value)
 
     def deep_walk(self, *keys: str, default: Json = None, return_val: str = "all") -> Json:
-        """The values at a path that goes through lists: without repetition, a single one unwrapped from its list.
+        """The values at a path that goes through lists: without repetition, a single one by itself.
 
-        Case-sensitive, unlike deep_get. `return_val` is all, first or last. An element of a list that lacks the path adds
-        the default. Raises TypeError where the leaves in a list are dicts.
+        Case-sensitive, unlike deep_get. `return_val` is all, first or last. TypeError where several values are dicts.
         """
         if not keys:
             return self
-        return _walk(self._at_first(keys[0]), keys[1:], default, return_val)
+        leaves = list(_leaves(self._at_first(keys[0]), keys[1:]))
+        if len(leaves) > 1:
+            leaves = list(dict.fromkeys(leaves))
+        if not leaves:
+            return default
+        match return_val:
+            case "first":
+                return leaves[0]
+            case "last":
+                return leaves[-1]
+            case "all":
+                return leaves[0] if len(leaves) == 1 else leaves
+        return "all"  # as Panther answers what it does not know
 
     def _at_first(self, key: str) -> Json:
         """The value of a key, spelled exactly; None where there is none."""
         return self.raw.get(key)
 
 
-def _walk(value: Json, keys: Sequence[str], default: Json, return_val: str) -> Json:
-    if not keys:
-        return default if value is None or _is_empty(value) else _wrap(value)
-    if type(value) is dict:
-        return _walk(value.get(keys[0]), keys[1:], default, return_val)
-    if type(value) is not list:
-        return default
-    found: dict[Json, None] = {}
-    for item in value:
-        part = _walk(item, keys, default, return_val)
-        found.update(dict.fromkeys(part if isinstance(part, list | tuple | ImmutableList) else [part]))
-    found.pop(None, None)
-    if not found:
-        return default
-    leaves = list(found)
-    match return_val:
-        case "first":
-            return leaves[0]
-        case "last":
-            return leaves[-1]
-        case "all":
-            return leaves[0] if len(leaves) == 1 else leaves
-    return "all"  # as Panther answers what it does not know
-
-
-def _is_empty(value: Json) -> bool:
-    """A list that holds nothing but such lists."""
-    return type(value) is list and all(map(_is_empty, value))
+def _leaves(value: Json, keys: Sequence[str]) -> Iterator[Json]:
+    """What stands at the end of a path, all lists on the way and at its end opened, without nulls."""
+    if type(value) is list:
+        for item in value:
+            yield from _leaves(item, keys)
+    elif not keys:
+        if value is not None:
+            yield _wrap(value)
+    elif type(value) is dict:
+        yield from _leaves(value.get(keys[0]), keys[1:])
 
 
 class PantherError(Exception):

@@ -138,11 +138,14 @@ def test_deep_walk_is_case_sensitive(event: PantherEvent) -> None:
     assert event.deep_walk("userIdentity", "ARN") == "arn:1"
 
 
-def test_deep_walk_refuses_dicts_in_lists_and_answers_what_it_does_not_know_with_all() -> None:
-    event = PantherEvent({"a": [{"b": {"c": 1}}]})
-
+def test_deep_walk_gives_a_single_dict_and_refuses_several() -> None:
+    assert PantherEvent({"a": [{"b": {"c": 1}}]}).deep_walk("a", "b") == {"c": 1}
+    assert PantherEvent({"a": [{"c": 1}]}).deep_walk("a") == {"c": 1}
     with pytest.raises(TypeError, match="unhashable"):
-        event.deep_walk("a", "b")
+        PantherEvent({"a": [{"b": {"c": 1}}, {"b": {"c": 1}}]}).deep_walk("a", "b")
+
+
+def test_deep_walk_answers_a_return_val_that_it_does_not_know_with_the_text_all() -> None:
     assert PantherEvent({"a": [{"b": 1}]}).deep_walk("a", "b", return_val="every") == "all"
 
 
@@ -209,7 +212,7 @@ def test_derived_fields_are_asked_for_once_and_only_when_missed() -> None:
     assert event.get("p_source_label") is None
     assert derived.asked == ["base"]
     assert event.deep_get("p_any_ip_addresses") == ["1.1.1.1"]
-    assert event.deep_walk("p_any_ip_addresses") == ["1.1.1.1"]
+    assert event.deep_walk("p_any_ip_addresses") == "1.1.1.1"
     assert "p_any_usernames" not in event
     assert derived.asked == ["base", "any"]
 

@@ -137,7 +137,7 @@ def test_every_problem_of_every_file_is_reported_in_order() -> None:
         ("DedupPeriodMinutes: -5", "7: DedupPeriodMinutes holds -5: give a whole number, 0 or more"),
         ("Tags: [a, A]", "7: Tags holds ['a', 'A']: give a list of texts, each once"),
         ("CreateAlert: no", "7: CreateAlert holds 'no': give true or false"),
-        ("Reports: {MITRE: x}", "7: Reports holds {'MITRE': 'x'}: give lists of texts by name"),
+        ("Reports: {MITRE: x}", "7: Reports holds {'MITRE': 'x'}: give lists by name"),
         ("Detection: []", "7: Detection is not carried out by this version: write it in the Python module"),
         (
             "InlineFilters: [{A: b}]",
@@ -210,14 +210,17 @@ def test_a_filter_that_filters_nothing_is_accepted() -> None:
 
 
 def test_the_yaml_becomes_a_spec() -> None:
-    more = (
-        "Severity: high\nThreshold: 5\nDedupPeriodMinutes: 15\nCreateAlert: false\nTags: [a]\nReports: {MITRE: [T1]}\n"
-    )
+    more = "Severity: high\nThreshold: 5\nDedupPeriodMinutes: 15\nCreateAlert: false\nTags: [a]\n"
+    more += "Reports: {MITRE: [T1], CIS: [3.2]}\n"
     files = {"some_rule.yml": spec(more=more).replace(b"Severity: Low\n", b""), "some_rule.py": RULE}
     (rule,) = load_pack(files).rules
 
     assert (rule.spec.severity, rule.spec.threshold, rule.spec.dedup_period_s) == ("HIGH", 5, 900)
-    assert (rule.spec.create_alert, rule.spec.tags, rule.spec.reports) == (False, ("a",), {"MITRE": ["T1"]})
+    assert (rule.spec.create_alert, rule.spec.tags, rule.spec.reports) == (
+        False,
+        ("a",),
+        {"MITRE": ["T1"], "CIS": ["3.2"]},
+    )
     assert (rule.spec.log_types, rule.spec.yaml_path) == (frozenset({"Some.Log"}), "some_rule.yml")
 
 

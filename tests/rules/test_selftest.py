@@ -252,10 +252,8 @@ def test_the_event_is_what_json_would_give_and_one_test_cannot_change_it_for_the
     assert [r.problems for r in run(f"- {test.format('one')}\n- {test.format('two')}\n", source)] == [[], []]
 
 
-def test_a_time_that_cannot_be_read_fails_the_test_with_a_reason() -> None:
-    (problem,) = problems_of('- {Name: t, ExpectedResult: false, Log: {who: a, p_event_time: "never"}}\n')
-
-    assert problem.startswith("event 1: 'never' is no time")
+def test_a_time_that_cannot_be_read_is_no_time() -> None:
+    assert problems_of('- {Name: t, ExpectedResult: false, Log: {who: a, p_event_time: "..."}}\n') == []
 
 
 def test_tests_can_be_chosen() -> None:
