@@ -30,5 +30,5 @@ test: .venv/installed
 			"(Debian, Ubuntu: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "Installing Countersign and its pinned dependencies into .venv (about half a minute) ..."
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --no-input --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	.venv/bin/pip install -qq --no-input --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
 	@touch $@

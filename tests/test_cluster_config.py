@@ -46,7 +46,7 @@ def test_ray_starts_with_token_authentication_and_without_niceness_on_every_mach
 
 def test_every_machine_installs_this_checkout_with_the_locked_versions(config: dict[str, Any]) -> None:
     assert config["file_mounts"]["~/countersign"] == "."
-    assert config["setup_commands"][-1].endswith("-c ~/countersign/.ci/constraints.txt ~/countersign")
+    assert config["setup_commands"][-1].endswith("-c ~/countersign/.ci/constraints.txt -e ~/countersign")
     assert (ROOT / ".ci/constraints.txt").is_file()
 
 
