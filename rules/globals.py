@@ -35,6 +35,8 @@ _READING_METHODS = frozenset(
 )
 """Methods of containers that change nothing."""
 
+_CONTAINERS = (dict, list, set, deque, bytearray)
+
 Restore = Callable[[], None]
 
 
@@ -67,13 +69,22 @@ def restorer_for(tree: ast.Module, namespace: dict[str, Any]) -> Restorer | None
     names = found.rebound
     if "globals" in found.used:
         names = names | found.used | set(namespace)
-    contents = _Contents(namespace["__name__"], attributes_set=found.sets_attributes)
+
+    def contents_of(value: Any) -> _Contents:
+        contents = _Contents(namespace["__name__"], attributes_set=found.sets_attributes)
+        contents.add(value)
+        return contents
+
+    def is_flat(value: Any) -> bool:
+        return isinstance(value, _CONTAINERS) and len(contents_of(value).restores) == 1
+
+    contents = contents_of(None)
     for name, value in namespace.items():
         if name.startswith("__"):
             continue
         # A function or class may change what only it holds: a mutable default, a closure, an attribute.
         hides = isinstance(value, FunctionType | type | _Cached)
-        if hides or name in names or (name in found.used and found.may_change(name, flat=_is_flat(value))):
+        if hides or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
             contents.add(value)
     if not names and not contents.restores:
         return None
@@ -163,18 +174,6 @@ def _outermost_functions(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 # --- what objects hold ---------------------------------------------------------------------------------------------
-
-
-def _is_flat(value: Any) -> bool:
-    """Whether no element of a container can be changed."""
-    elements = [*value, *value.values()] if isinstance(value, dict) else value
-    if not isinstance(elements, list | tuple | set | frozenset | deque | bytearray):
-        return False
-    return all(isinstance(each, str | int | float | bytes | None) or _is_flat_tuple(each) for each in elements)
-
-
-def _is_flat_tuple(value: Any) -> bool:
-    return isinstance(value, tuple | frozenset) and _is_flat(value)
 
 
 class _Contents:
