@@ -1,0 +1,91 @@
+"""`python -m bench NAME [--smoke] [--json FILE]`: one benchmark, with what one must know of the machine to read its figures.
+
+A benchmark is a module with NAME, HELP and run(smoke) -> its figures, plain data. run() prints its own table, and raises
+RuntimeError when the sides that it compares do not agree on the result: then the figures mean nothing, and we exit with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+from bench import state, throughput
+
+PACKAGES = ("ray", "redis", "orjson", "pyarrow")
+
+
+class Benchmark(Protocol):
+    """What a benchmark's module has to offer."""
+
+    NAME: str
+    HELP: str
+
+    def run(self, smoke: bool) -> dict[str, object]: ...
+
+
+BENCHMARKS: tuple[Benchmark, ...] = (state, throughput)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    by_name = {benchmark.NAME: benchmark for benchmark in BENCHMARKS}
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        epilog="benchmarks:\n" + "\n".join(f"  {b.NAME:<12}{b.HELP}" for b in BENCHMARKS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "name", nargs="?", choices=by_name, metavar="NAME", help="which one; without it they are listed"
+    )
+    parser.add_argument("--smoke", action="store_true", help="small and quick: shows that it works, measures nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    given = parser.parse_args(arguments)
+    if given.name is None:
+        parser.print_help()
+        return 0
+    machine = describe_machine()
+    print(" ".join(f"{name}={value}" for name, value in machine.items()))
+    try:
+        figures = by_name[given.name].run(given.smoke)
+    except RuntimeError as error:
+        print(f"bench {given.name}: {error}", file=sys.stderr)
+        return 1
+    if given.json is not None:
+        report = {"name": given.name, "smoke": given.smoke, "machine": machine, "figures": figures}
+        given.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+def describe_machine() -> dict[str, str]:
+    """Commit, versions, processors and load average, for the head of a report."""
+    described = {"commit": _commit(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            described[package] = version(package)
+        except PackageNotFoundError:
+            described[package] = "absent"
+    described["cpus"] = str(os.cpu_count())
+    described["load"] = "/".join(f"{load:.2f}" for load in os.getloadavg())
+    return described
+
+
+def _commit() -> str:
+    """The short hash, with a + when the work tree differs from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+" if changes.stdout else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
