@@ -128,7 +128,7 @@ class Demo:
     def _command(self, arguments: Sequence[str]) -> list[str]:
         """The command line to run, after showing it as one would type it."""
         shown = [_brief(argument) if argument.startswith("/") else argument for argument in arguments]
-        self._console.print(f"$ countersign {shlex.join(shown)}", style="bold", highlight=False, soft_wrap=True)
+        self._console.print(f"$ countersign {shlex.join(shown)}", style="bold", soft_wrap=True)
         return [sys.executable, "-m", "cluster", *arguments]
 
     def _print_comparison(self, planted: Sequence[Planted]) -> list[str]:
@@ -200,7 +200,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     # A pipe has no width: give the table the room it needs.
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     demo = Demo(given.directory.resolve(), given.rules.resolve(), given.runtime, given.shards, console)
     try:
         return demo.show(given.events, given.seed)
