@@ -83,10 +83,6 @@ def run(
 
     if runtime not in ("ray", "local"):
         raise typer.BadParameter(f"{runtime!r} is no runtime: give ray or local", param_hint="--runtime")
-    if job is not None and not running.VALID_JOB.fullmatch(job):
-        raise typer.BadParameter(
-            f"{job!r}: letters, digits, dots, dashes and underscores, 100 at most", param_hint="--job"
-        )
     outputs = {
         kind: uri for kind, uri in (("alerts", alerts), ("matches", matches), ("errors", errors)) if uri is not None
     }
@@ -217,7 +213,7 @@ def _exit_code(error: BaseException) -> int | None:
     from cluster.run import CannotRun
     from cluster.sinks import OutputExists, SinkFailed
     from cluster.sources import InputMissing, InputUnreadable, SourceChanged
-    from cluster.stores import BlobMissing, Fenced, LeaseHeld, StoreUnreachable
+    from cluster.stores import BadName, BlobMissing, Fenced, LeaseHeld, StoreUnreachable
     from cluster.testing import BadFilter
     from rules.errors import InvalidPack
     from rules.pack import MissingPack
@@ -226,7 +222,7 @@ def _exit_code(error: BaseException) -> int | None:
         return error.exit_code
     table: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
         ((InvalidPack,), 1),
-        ((MissingPack, BadSetting, BadFilter), 2),
+        ((MissingPack, BadSetting, BadFilter, BadName), 2),
         ((InputMissing, InputUnreadable, SourceChanged), 3),
         ((StoreUnreachable, LeaseHeld, Fenced, BlobMissing, CorruptSnapshot, SinkFailed, OutputExists), 4),
     )

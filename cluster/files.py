@@ -376,7 +376,7 @@ def parquet_batches(path: str) -> Iterator[list[bytes]]:
     """The rows in order, as JSON text, some at a time. Raises InputUnreadable."""
     try:
         # Spark and Athena write INT96, which is nanoseconds; Python's datetime has none.
-        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us", page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
                 schema = pa.schema([each.with_type(_in_microseconds(each.type)) for each in batch.schema])
                 table = pa.Table.from_batches([batch]).cast(schema, safe=False)

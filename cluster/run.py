@@ -6,7 +6,6 @@ What a run continues, and what it refuses, is decided here, before anything star
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
@@ -27,8 +26,8 @@ from cluster.sources import discover
 from cluster.spool import Spool, is_spooled, spooled_partition
 from cluster.stores import Fence, LeaseHeld, Store, open_store
 from rules.jsontext import parse
-from rules.logtypes import LogType, load_definitions, recognise, shipped_definitions
-from rules.pack import Pack, load_pack, read_files
+from rules.logtypes import LogType, recognise
+from rules.pack import Pack, load_pack, log_types_of, read_files
 
 DEFAULT_STORE = ".countersign"
 DEFAULT_EPOCH_EVENTS = 16_384
@@ -88,9 +87,10 @@ class Summary:
 def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Runtime], display: Display) -> Summary:
     """Run a job to its end, an interruption or a failure. Raises CannotRun; what it says is for a person."""
     pack = load_pack(read_files(options.rules), quiet=True)
-    types = load_definitions({**shipped_definitions(), **pack.log_type_files})
+    types = log_types_of(pack)
     files = [name for name in options.inputs if name != "-"]
     partitions = discover(files, types, options.log_type) if files else []
+    options.store = _absolute(options.store)
     store = open_store(options.store)
     job = options.job or time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid())
     fence = store.acquire(job, fresh=options.fresh)
@@ -109,7 +109,7 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
 def job_directory(store_url: str, job: str) -> Path:
     """Where a job keeps what belongs to this machine: dead letters and spooled input. In the directory store, if it is one."""
     root = Path(DEFAULT_STORE) if "://" in store_url else Path(store_url)
-    return root / "jobs" / job
+    return root.resolve() / "jobs" / job
 
 
 @contextmanager
@@ -147,6 +147,8 @@ def _prepare(
     outputs = _outputs(options, fence.job)
     if options.fresh or options.job is None:
         _discard_outputs(options, outputs)
+    if known is not None:
+        _check_outputs(known, outputs)
     if known is not None and known["pack_digest"] != pack.digest:
         _check_changed_pack(known, outputs, fence.job)
     for uri in outputs.values():
@@ -245,13 +247,35 @@ def _check_changed_pack(known: dict[str, Any], outputs: dict[str, str], job: str
             )
 
 
+def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:
+    """An output that has lost records cannot be continued: they would be missing from it for ever."""
+    for kind, held in known.get("sinks", {}).items():
+        if outputs.get(kind) != held["uri"]:
+            continue  # the rest goes somewhere else: that is the user's choice
+        position, records = held["place"]
+        sink = sinks.open_sink(held["uri"], resume=True)
+        place = sink.progress()
+        sink.close()
+        if place is None or (place.position, place.records) < (tuple(position), records):
+            raise CannotRun(
+                4,
+                f"{held['uri']}: holds fewer records than at the job's last checkpoint (up to position {position}): "
+                "restore it, or use --fresh",
+            )
+
+
 def _outputs(options: Options, job: str) -> dict[str, str]:
-    outputs = dict(options.outputs)
+    outputs = {kind: _absolute(uri) for kind, uri in options.outputs.items()}
     outputs.setdefault("alerts", "-")
     directory = job_directory(options.store, job)
     directory.mkdir(parents=True, exist_ok=True)
     outputs["dead_letters"] = str(directory / "dead-letters.jsonl")
     return outputs
+
+
+def _absolute(uri: str) -> str:
+    """Paths as every process finds them, whatever directory it runs in."""
+    return uri if uri == "-" or "://" in uri else str(Path(uri).resolve())
 
 
 def _discard_outputs(options: Options, outputs: dict[str, str]) -> None:
@@ -284,7 +308,10 @@ def _recognised(line: bytes, types: Mapping[str, LogType]) -> str | None:
         record = parse(line)
     except ValueError:
         return None
-    return recognise(record, types) if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    own = record.get("p_log_type")
+    return own if isinstance(own, str) and own else recognise(record, types)
 
 
 # --- while it runs -----------------------------------------------------------------------------------------------
@@ -427,9 +454,6 @@ def _remove(options: Options, store: Store, spec: JobSpec, letters: Path, *, kee
             letters.parent.rmdir()
             letters.parent.parent.rmdir()
             letters.parent.parent.parent.rmdir()
-
-
-VALID_JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def state_rows(store: Store, job: str) -> tuple[dict[str, Any], list[Any]]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.core.keygroups import DEFAULT_KEY_GROUPS, key_grouping
-from rules.logtypes import load_definitions, shipped_definitions
-from rules.pack import load_pack, read_files
+from rules.pack import load_pack, log_types_of, read_files
 from rules.rule import Rule
 from rules.selftest import TestResult, run_tests
 
@@ -26,7 +25,7 @@ def run_pack_tests(
     pack = load_pack(read_files([directory]))
     for notice in pack.notices:
         print(f"countersign: {notice}", file=sys.stderr)
-    types = load_definitions({**shipped_definitions(), **pack.log_type_files})
+    types = log_types_of(pack)
     keep = _filter(filters)
     chosen = [rule for rule in pack.all_rules if keep(rule)]
     if not chosen:

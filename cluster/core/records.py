@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import orjson
 
 from cluster.core.messages import FoundError, FoundMatch, Position
@@ -58,7 +59,7 @@ def first_match_facts(found: FoundMatch, spec: RuleSpec) -> bytes:
 
 def alert_record(first: bytes, found: FoundMatch, spec: RuleSpec, alert_id: str, count: int) -> bytes:
     """The alert that the match `found` raises; `first` is first_match_facts of the window's first match."""
-    facts: dict[str, Any] = orjson.loads(first)
+    facts: dict[str, Any] = msgspec.json.decode(first, type=dict[str, msgspec.Raw])
     return orjson.dumps(
         {
             "alert_id": alert_id,

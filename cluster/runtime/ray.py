@@ -6,8 +6,10 @@ run with what to do, and the next run of the job goes on from its last checkpoin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -27,6 +29,8 @@ EVALUATION_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}
 """One environment for every process that evaluates rules (DESIGN 11.6)."""
 
 _START_TIMEOUT_S = 120.0
+
+_CONNECT_TIMEOUT_S = 5.0
 
 _ANSWER_TIMEOUT_S = 600.0
 """The coordinator may be writing to a store that is down; it answers when the store's own timeouts have run out."""
@@ -133,8 +137,8 @@ class _CoordinatorActor:
         self._shell.close()
 
 
-def start_ray(address: str | None) -> str:
-    """Connect to the cluster at `address`, or start Ray on this machine; returns what was done, for a person."""
+def start_ray(address: str | None) -> None:
+    """Connect to the cluster at `address` (auto, or host:port), or start Ray on this machine. Raises ClusterUnreachable."""
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     home = str(Path(__file__).resolve().parents[2])
@@ -146,18 +150,26 @@ def start_ray(address: str | None) -> str:
         "namespace": "countersign",
     }
     try:
-        if address is None:
-            os.environ.pop("RAY_ADDRESS", None)
-            ray.init(include_dashboard=False, **options)
-            return "started Ray on this machine"
-        ray.init(address=address, **options)
+        with contextlib.chdir(home):  # Ray puts the driver's directory first on its workers' sys.path
+            if address is None:
+                os.environ.pop("RAY_ADDRESS", None)
+                ray.init(include_dashboard=False, **options)
+                return
+            _check_reachable(address)
+            ray.init(address=address, **options)
     except Exception as error:
         text = str(error).strip().splitlines()
         raise ClusterUnreachable(
             f"{address or 'this machine'}: no Ray to run on: {text[0] if text else type(error).__name__}: "
             "start a head with `ray start --head`, or leave --address away"
         ) from error
-    return f"joined the Ray cluster at {address}"
+
+
+def _check_reachable(address: str) -> None:
+    """Ask the port: ray.init() would take minutes to notice that nobody is there. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
 def _python_path(home: str) -> str:
@@ -218,7 +230,7 @@ class RayRuntime:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[-1]
             raise ClusterUnreachable(
                 f"a shard was lost: {reason}: run the same command again, a job with --job goes on from its last checkpoint"
             ) from None

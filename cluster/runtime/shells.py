@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase
@@ -23,8 +24,7 @@ from cluster.runtime.job import KINDS, Failure, JobSpec, Status
 from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink
 from cluster.sources import InputUnreadable, Reader, SourceChanged
 from cluster.stores import BlobMissing, Fenced, StoreUnreachable, open_store
-from rules.logtypes import load_definitions, shipped_definitions
-from rules.pack import load_pack
+from rules.pack import load_pack, log_types_of
 
 Background = Callable[[Callable[[], Message]], Message | None]
 """Runs a slow job that ends in a message: returns the message, or None and delivers it later as if it had been received."""
@@ -46,8 +46,7 @@ def failure_of(error: Exception) -> Failure:
 def build_shard(spec: JobSpec, number: int) -> Shard:
     """A shard's machine from the job's data."""
     pack = load_pack(spec.pack_files, quiet=True)
-    types = load_definitions({**shipped_definitions(), **pack.log_type_files})
-    return Shard(spec.shard_config(number), pack, types)
+    return Shard(spec.shard_config(number), pack, log_types_of(pack))
 
 
 class ShardShell:
@@ -163,12 +162,17 @@ class CoordinatorShell:
         for sink in self._sinks.values():
             sink.flush()
         try:
-            manifest = snapshot.encode_manifest(effect.manifest)
+            manifest = snapshot.encode_manifest({**effect.manifest, "sinks": self._places()})
             self._store.commit(self._spec.fence, effect.epoch, manifest, effect.blobs)
             self._store.free_blobs(self._spec.fence, self._blobs_in_use())
         except StoreUnreachable as error:
             return ManifestFailed(effect.epoch, str(error))
         return ManifestCommitted(effect.epoch)
+
+    def _places(self) -> dict[str, Any]:
+        """kind -> what its output holds for certain; a resumed run refuses an output that holds less."""
+        places = {kind: sink.progress() for kind, sink in self._sinks.items()}
+        return {kind: {"uri": self._spec.outputs[kind], "place": place} for kind, place in places.items() if place}
 
     def _blobs_in_use(self) -> set[str]:
         manifests = self._store.manifests(self._spec.fence.job)
