@@ -283,7 +283,8 @@ def test_the_shipped_pack_passes_its_tests(tmp_path: Path) -> None:
 
 def test_a_failing_test_is_exit_1_and_named(rules: Path, tmp_path: Path) -> None:
     (rules / "denied.yml").write_text(
-        YAML + 'Tests:\n  - Name: alerts at once\n    ExpectedResult: true\n    Log: {user: eve, p_event_time: "2026-03-02 09:00:00"}\n'
+        YAML + "Tests:\n  - Name: alerts at once\n    ExpectedResult: true\n"
+        '    Log: {user: eve, p_event_time: "2026-03-02 09:00:00"}\n'
     )
     done = countersign("test", rules)
 

@@ -335,7 +335,8 @@ def test_gzip_that_is_damaged_in_the_middle_is_reported(tmp_path: Path) -> None:
 
 def test_damaged_parquet_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"a": [os.urandom(8).hex() for _ in range(5000)]}), path, compression="zstd", write_page_checksum=True)
+    table = pa.table({"a": [os.urandom(8).hex() for _ in range(5000)]})
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
     data = bytearray(path.read_bytes())
     data[2000:2100] = b"\xff" * 100
     path.write_bytes(data)

@@ -59,8 +59,9 @@ def first_match_facts(found: FoundMatch, spec: RuleSpec) -> bytes:
 
 def alert_record(first: bytes, found: FoundMatch, spec: RuleSpec, alert_id: str, count: int) -> bytes:
     """The alert that the match `found` raises; `first` is first_match_facts of the window's first match."""
+    # Raw: what the rule gave goes on byte for byte, integers of any size included
     facts: dict[str, Any] = msgspec.json.decode(first, type=dict[str, msgspec.Raw])
-    return orjson.dumps(
+    return msgspec.json.encode(
         {
             "alert_id": alert_id,
             "rule_id": spec.id,
