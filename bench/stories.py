@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from bench.background import ACCOUNT, ARCHIVE_ACCOUNT, DAY_S, time_text, uuid_text
+from bench.background import ACCOUNT, ARCHIVE_ACCOUNT, DAY_S, aws_id, time_text, uuid_text
 
 Event = dict[str, Any]
 
@@ -371,7 +371,7 @@ def _story(name: str, steps: list[Step], *expected: Expected) -> Story:
 
 
 def _user(name: str, random: Random) -> Event:
-    key = f"{random.getrandbits(64):016X}"
+    key = aws_id(random.getrandbits(64))
     return {
         "type": "IAMUser",
         "principalId": f"AIDA{key}",
@@ -383,7 +383,7 @@ def _user(name: str, random: Random) -> Event:
 
 
 def _role(name: str, session: str, random: Random, account: str = ACCOUNT) -> Event:
-    key = f"{random.getrandbits(64):016X}"
+    key = aws_id(random.getrandbits(64))
     return {
         "type": "AssumedRole",
         "principalId": f"AROA{key}:{session}",

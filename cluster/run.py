@@ -62,16 +62,13 @@ class Options:
     rules: list[Path]
     log_type: str | None = None
     shards: int = 2
-    runtime: str = "ray"
-    address: str | None = None
     store: str = DEFAULT_STORE
     job: str | None = None
     fresh: bool = False
     outputs: dict[str, str] = field(default_factory=dict)
     epoch_events: int = DEFAULT_EPOCH_EVENTS
     checkpoint_interval_s: float = DEFAULT_CHECKPOINT_INTERVAL_S
-    quiet: bool = False
-    json: bool = False
+    use_index: bool = True
 
 
 @dataclass(slots=True)
@@ -169,6 +166,7 @@ def _prepare(
         options.checkpoint_interval_s,
         outputs,
         known is not None,
+        options.use_index,
     )
     _claim(store, spec)
     return spec

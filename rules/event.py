@@ -34,7 +34,8 @@ class DerivedFields(Protocol):
         """p_any_*: indicators by kind"""
 
 
-def _lower_map(data: Mapping[str, Any]) -> dict[str, str]:
+def folded_keys(data: Mapping[str, Any]) -> dict[str, str]:
+    """Lower-case key -> the key as it stands, the first of those that are equal but for case."""
     shape = tuple(data)
     found = _shapes.get(shape)
     if found is None:
@@ -48,7 +49,7 @@ def _lower_map(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_folded(data: Mapping[str, Any], key: str) -> Json:
-    actual = _lower_map(data).get(key.lower())
+    actual = folded_keys(data).get(key.lower())
     return _MISSING if actual is None else data[actual]
 
 
@@ -126,7 +127,7 @@ class ImmutableDict(Mapping[str, Json]):
     def _find(self, key: str) -> Json:
         """The value of a key that is not there as written, or _MISSING. AttributeError for a key that is no text."""
         if self._folded is None:
-            self._folded = _lower_map(self.raw)
+            self._folded = folded_keys(self.raw)
         actual = self._folded.get(key.lower())
         return _MISSING if actual is None else self.raw[actual]
 
@@ -236,16 +237,14 @@ class PantherError(Exception):
 class PantherEvent(ImmutableDict):
     """One event. p_ fields that its source did not write are derived when they are first looked for."""
 
-    __slots__ = ("_any_pending", "_base_pending", "_epoch_s", "original")
+    __slots__ = ("_any_pending", "_base_pending", "_derived", "_epoch_s", "original")
 
     def __init__(self, data: dict[str, Json], derived: DerivedFields | None = None) -> None:
-        ImmutableDict.__init__(self, data)
-        self.original = data
-        """The record as its source wrote it, without derived fields. Not for rules."""
-        self._base_pending = self._any_pending = derived
+        self.raw = self.original = data
+        """`original` is the record as its source wrote it, without derived fields. Not for rules."""
+        self._folded = None
+        self._base_pending = self._any_pending = self._derived = derived
         self._epoch_s: int | None = None
-        if derived is not None and "p_event_time" not in data:
-            self._epoch_s = int(derived.time_s)
 
     def _find(self, key: str) -> Json:
         if self._any_pending is not None or self._base_pending is not None:
@@ -287,7 +286,8 @@ class PantherEvent(ImmutableDict):
     def event_time_epoch(self) -> int:
         """p_event_time as epoch seconds; 0 where it is absent or not as the format writes it (without a zone)."""
         if self._epoch_s is None:
-            self._epoch_s = self._written_epoch_s()
+            known = self._derived is not None and "p_event_time" not in self.original
+            self._epoch_s = int(self._derived.time_s) if known and self._derived else self._written_epoch_s()
         return self._epoch_s
 
     def _written_epoch_s(self) -> int:

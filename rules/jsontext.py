@@ -26,16 +26,22 @@ def parse(raw: bytes) -> object:
     lone surrogates are accepted (the standard json takes them), and integers are exact up to 4300 digits.
     Raises ValueError, with a short reason, only for what both refuse.
     """
-    if raw.startswith(_BOM):
-        raw = raw[len(_BOM) :]
+    value = parse_rounding(raw)
+    return _standard(raw.removeprefix(_BOM)) if has_long_integer(raw) else value
+
+
+def parse_rounding(raw: bytes) -> object:
+    """parse(), but for integers beyond 64 bits, which come out as the nearest float. Nothing else differs."""
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _standard(raw)
-    return _standard(raw) if _has_long_integer(raw) else value
+        if not raw.startswith(_BOM):
+            return _standard(raw)
+    return parse_rounding(raw.removeprefix(_BOM))
 
 
-def _has_long_integer(raw: bytes) -> bool:
+def has_long_integer(raw: bytes) -> bool:
+    """Whether parse_rounding() may have rounded. Costs half of a parse: ask only where it matters."""
     digits = raw.translate(_DIGITS_TO_ZERO)
     run = digits.find(_NINETEEN_DIGITS)
     while run >= 0:

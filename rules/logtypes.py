@@ -266,7 +266,7 @@ class LogType:
         if value is not None and value != "":
             return parse_time(value)
         for path in self.timestamp:
-            value = path.value(event)
+            value = event.get(path.names[0]) if len(path.names) == 1 else path.value(event)
             if value is not None and value != "":
                 return parse_time(value)
         return None

@@ -20,6 +20,7 @@ from typing import Any
 
 from rules.errors import InvalidPack, Problem, SourceLocation
 from rules.globals import restorer_for
+from rules.guards import guard_of
 from rules.logtypes import LogType, load_definitions, shipped_definitions
 from rules.panther import reaches_state, rule_builtins
 from rules.rule import AUXILIARIES, PACK_PREFIX, Function, Rule, RuleSpec, place_of
@@ -221,7 +222,14 @@ class _Loader:
         if functions is None:
             return None
         restorer = restorer_for(tree, namespace)
-        return Rule(spec, functions, namespace=namespace, reaches_state=reaches_state(tree), restorer=restorer)
+        return Rule(
+            spec,
+            functions,
+            namespace=namespace,
+            reaches_state=reaches_state(tree),
+            restorer=restorer,
+            guard=guard_of(tree, namespace) if restorer is None else None,
+        )
 
     def _functions(self, spec: RuleSpec, tree: ast.Module, namespace: dict[str, Any]) -> dict[str, Function] | None:
         """The contract's functions that the module has, however it came by them."""

@@ -18,6 +18,7 @@ from rules.event import PantherEvent
 
 if TYPE_CHECKING:
     from rules.globals import Restorer
+    from rules.guards import Guard
 
 SEVERITIES = ("INFO", "LOW", "MEDIUM", "HIGH", "CRITICAL")
 
@@ -116,12 +117,15 @@ class Rule:
         namespace: dict[str, Any],
         reaches_state: bool,
         restorer: Restorer | None,
+        guard: Guard | None = None,
     ) -> None:
         self.spec = spec
         self.id = spec.id
         self.log_types = spec.log_types
         self.reaches_state = reaches_state
         """False only where no import in the pack could lead to a caching helper."""
+        self.guard = guard
+        """A condition without which it can neither match nor reach state; None where none was found."""
         self.changes_globals = restorer is not None
         """Its functions may change module globals, which are put back before each run."""
         self.namespace = namespace

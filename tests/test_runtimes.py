@@ -106,6 +106,22 @@ def test_results_do_not_depend_on_the_size_of_epochs(
     same(one, tmp_path)
 
 
+@pytest.mark.parametrize("source", ["generated", "real"])
+def test_the_index_changes_nothing(
+    source: str,
+    request: pytest.FixtureRequest,
+    expected: dict[str, Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    inputs = request.getfixturevalue(source)
+    one = reference(source, inputs, expected, tmp_path_factory)
+    without = run(*inputs, "--no-index", "--no-prefilter", into=tmp_path)
+
+    same(one, tmp_path)
+    assert without.summary["probes"] > without.summary["events"]
+
+
 def test_real_cloudtrail_gives_what_the_sequential_loop_gives(
     shared_data: Path, expected: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -7,9 +7,9 @@ it depends on the event and the code only. Evaluations that touch no state are f
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -18,6 +18,7 @@ from cluster.core.messages import (
     Counts,
     FoundError,
     FoundMatch,
+    Order,
     Output,
     Position,
     Records,
@@ -28,8 +29,9 @@ from cluster.core.messages import (
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import PantherEvent
-from rules.jsontext import parse
-from rules.logtypes import BadTime, LogType, undefined
+from rules.guards import Index
+from rules.jsontext import has_long_integer, parse, parse_rounding
+from rules.logtypes import LogType, undefined
 from rules.pack import Pack
 from rules.rule import Outcome, Rule
 
@@ -70,7 +72,24 @@ class _Plan(NamedTuple):
     """What to do with events of one log type."""
 
     log_type: LogType
+    splits: bool
     rules: tuple[tuple[int, Rule], ...]
+    """(ordinal in the pack, rule), ascending."""
+    guards: Index
+    """Over `rules`."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A slice while it is ingested."""
+
+    done: IngestedSlice
+    number: int
+    partition: int
+    source: str
+    clock: SliceClock
+    events: int = 0
+    """How many so far: the index of the event in hand."""
 
 
 class Decoder:
@@ -101,7 +120,10 @@ class Decoder:
 class Ingest:
     """The ingesting half of one shard. Keeps nothing between slices but caches."""
 
-    def __init__(self, shard: int, shards: int, pack: Pack, decoder: Decoder, key_groups: int) -> None:
+    def __init__(
+        self, shard: int, shards: int, pack: Pack, decoder: Decoder, key_groups: int, *, use_index: bool = True
+    ) -> None:
+        self._use_index = use_index
         self._shard = shard
         self._decoder = decoder
         self._rules = pack.rules
@@ -115,7 +137,9 @@ class Ingest:
         plan = self._plans.get(log_type)
         if plan is None:
             chosen = tuple((n, rule) for n, rule in enumerate(self._rules) if log_type in rule.log_types)
-            plan = self._plans[log_type] = _Plan(self._decoder.log_type(log_type), chosen)
+            kind = self._decoder.log_type(log_type)
+            index = Index([rule.guard if self._use_index else None for _, rule in chosen])
+            plan = self._plans[log_type] = _Plan(kind, kind.split is not None, chosen, index)
         return plan
 
     def slice(
@@ -138,109 +162,137 @@ class Ingest:
             len(records.raws) + len(records.too_long),
             None,
         )
-        clock = SliceClock()
+        work = _Work(done, number, partition, source, SliceClock())
+        default = self._plan(log_type)
         current_s = time_before_s
-        index = 0
         for offset, raw in zip(records.offsets, records.raws, strict=True):
             try:
-                record = parse(raw)
-                if not isinstance(record, dict):
+                record = parse_rounding(raw)
+                if type(record) is not dict:
                     raise ValueError(f"the record is {_kind(record)}, not an object")
                 own_type = record.get("p_log_type")
-                plan = self._plan(own_type if own_type and isinstance(own_type, str) else log_type)
-                events = plan.log_type.events_of(record)
-                times = [plan.log_type.time_of(event) for event in events]
-            except (BadTime, ValueError) as error:
+                plan = default if own_type is None else self._own_plan(own_type, default)
+                if plan.splits:
+                    record = cast(dict[str, Any], parse(raw))
+                    events = plan.log_type.events_of(record)
+                    times = [plan.log_type.time_of(event) for event in events]
+                else:
+                    time_s = plan.log_type.time_of(record)
+            except ValueError as error:
                 done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), raw))
-                index += 1
                 continue
-            split = len(events) > 1 or events[0] is not record if events else True
-            for sub, (event, time_s) in enumerate(zip(events, times, strict=True)):
-                if time_s is not None:
-                    current_s = done.last_time_s = time_s
+            if plan.splits and not (len(events) == 1 and events[0] is record):
+                timed: Iterable[tuple[Any, float | None, Position]] = (
+                    (event, times[sub], (partition, offset, sub)) for sub, event in enumerate(events)
+                )
+            else:
+                timed = ((record, times[0] if plan.splits else time_s, (partition, offset)),)
+            for event, own_s, position in timed:
+                if own_s is not None:
+                    current_s = done.last_time_s = own_s
                 elif current_s is None:
                     return NeedsTime(self._last_time(records, log_type))
-                else:
-                    time_s = current_s
-                done.counts.events += 1
-                position = (partition, offset, sub) if split else (partition, offset)
-                if plan.rules:
-                    self._event(done, clock, number, index, position, source, plan, event, time_s, raw, sub)
-                index += 1
-        for long in records.too_long:
-            done.dead_letters.append(_too_long(number, partition, source, long))
-        done.times = clock.times()
+                candidates = plan.guards.candidates(event)
+                if candidates:
+                    if not plan.splits and has_long_integer(raw):
+                        event = cast(dict[str, Any], parse(raw))
+                    self._event(work, plan, candidates, event, current_s, position, raw)
+                work.events += 1
+        done.counts.events = work.events
+        done.dead_letters += [_too_long(number, partition, source, long) for long in records.too_long]
+        done.times = work.clock.times()
         done.routed = [RoutedSlice(number, done.times, r.events, r.parsed) for r in done.routed]
         return done
 
+    def _own_plan(self, own_type: object, default: _Plan) -> _Plan:
+        """The plan of the record's own p_log_type, which wins over that of its partition."""
+        return self._plan(own_type) if isinstance(own_type, str) and own_type else default
+
     def _event(
         self,
-        done: IngestedSlice,
-        clock: SliceClock,
-        number: int,
-        index: int,
-        position: Position,
-        source: str,
+        work: _Work,
         plan: _Plan,
+        candidates: tuple[int, ...],
         data: dict[str, Any],
         time_s: float,
+        position: Position,
         raw: bytes,
-        sub: int,
     ) -> None:
-        evaluation = self._evaluation
-        event = self._decoder.event(data, plan.log_type, time_s, position, source)
+        """Probe every rule of the event's log type whose guard it meets."""
+        done, evaluation = work.done, self._evaluation
+        event = PantherEvent(data, plan.log_type.derive(data, time_s, position, work.source))
         evaluation.begin_event(time_s, position)
         touched: dict[int, list[int]] | None = None
         active = False
-        for ordinal, rule in plan.rules:
+        for candidate in candidates:
+            ordinal, rule = plan.rules[candidate]
             outcome = evaluate(rule, event, evaluation)
             if outcome is NO_MATCH:
                 continue
             if outcome is REACHED:
-                assert evaluation.key is not None
-                owner = self._owners[self._group_of(evaluation.key)]
+                owner = self._owners[self._group_of(evaluation.key or "")]
                 if touched is None:
                     touched = {}
                 touched.setdefault(owner, []).append(ordinal)
                 active = True
             else:
                 active |= outcome.match is not None
-                self._final(done, clock, (number, index, ordinal), position, plan, rule, event, data, time_s, outcome)
-        done.counts.probes += len(plan.rules)
+                self._final(work, plan, rule, (work.number, work.events, ordinal), event, time_s, position, outcome)
+        done.counts.probes += len(candidates)
         if touched is not None:
-            for owner, ordinals in touched.items():
-                routed = RoutedEvent(
-                    index, position, time_s, clock.local_w_s, plan.log_type.name, tuple(ordinals), raw, sub
-                )
-                to = done.routed[owner]
-                if to.parsed is None:
-                    to.events.append(routed)
-                else:
-                    to.events.append(routed._replace(raw=b""))
-                    to.parsed.append(event)
+            self._route(work, plan, touched, event, time_s, position, raw)
         if active:
-            clock.activate(index, time_s)
+            work.clock.activate(work.events, time_s)
+
+    def _route(
+        self,
+        work: _Work,
+        plan: _Plan,
+        touched: dict[int, list[int]],
+        event: PantherEvent,
+        time_s: float,
+        position: Position,
+        raw: bytes,
+    ) -> None:
+        """The event, once for each shard that owns one of its keys: parsed where it stays, as bytes where it goes."""
+        sub = position[2] if len(position) > 2 else 0
+        for owner, ordinals in touched.items():
+            to = work.done.routed[owner]
+            stays = to.parsed is not None
+            to.events.append(
+                RoutedEvent(
+                    work.events,
+                    position,
+                    time_s,
+                    work.clock.local_w_s,
+                    plan.log_type.name,
+                    tuple(ordinals),
+                    b"" if stays else raw,
+                    sub,
+                )
+            )
+            if to.parsed is not None:
+                to.parsed.append(event)
 
     def _final(
         self,
-        done: IngestedSlice,
-        clock: SliceClock,
-        order: tuple[int, int, int],
-        position: Position,
+        work: _Work,
         plan: _Plan,
         rule: Rule,
+        order: Order,
         event: PantherEvent,
-        data: dict[str, Any],
         time_s: float,
+        position: Position,
         outcome: Outcome,
     ) -> None:
-        event_id = event_id_of(data, position)
+        done = work.done
+        event_id = event_id_of(event.original, position)
         done.counts.evaluations += 1
         for error in outcome.errors:
             done.errors.append(FoundError(order, position, event_id, rule.id, error))
         if outcome.match is not None:
             found = FoundMatch(order, position, event_id, plan.log_type.name, time_s, 0.0, outcome.match)
-            done.matches.append(FinalMatch(found, clock.local_w_s))
+            done.matches.append(FinalMatch(found, work.clock.local_w_s))
 
     def _last_time(self, records: Records, log_type: str) -> float | None:
         """The last time that any event of these records has of its own."""
@@ -249,8 +301,7 @@ class Ingest:
                 record = parse(raw)
                 if not isinstance(record, dict):
                     continue
-                own_type = record.get("p_log_type")
-                kind = self._plan(own_type if own_type and isinstance(own_type, str) else log_type).log_type
+                kind = self._own_plan(record.get("p_log_type"), self._plan(log_type)).log_type
                 times = [kind.time_of(event) for event in kind.events_of(record)]
             except ValueError:
                 continue

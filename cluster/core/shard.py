@@ -72,6 +72,8 @@ class ShardConfig:
     partitions: tuple[Partition, ...]
     fence: int
     """The job's fencing token: part of the names of blobs, so that two owners never write one name."""
+    use_index: bool = True
+    """Probe only the rules whose guard an event meets; off, results are the same (errors apart), and slower."""
 
 
 @dataclass(slots=True)
@@ -106,7 +108,9 @@ class Shard:
         self._sources = {p.index: p.path for p in config.partitions}
         self._log_types = {p.index: p.log_type or "" for p in config.partitions}
         self._decoder = Decoder(log_types)
-        self._ingest = Ingest(config.shard, config.shards, pack, self._decoder, config.key_groups)
+        self._ingest = Ingest(
+            config.shard, config.shards, pack, self._decoder, config.key_groups, use_index=config.use_index
+        )
         self._owned = owned_range(config.shard, config.shards, config.key_groups)
         self._group_of = key_grouping(config.key_groups)
         self.state = State(config.max_value_bytes)

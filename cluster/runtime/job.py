@@ -38,6 +38,8 @@ class JobSpec:
     """kind -> URI; a kind without one is counted only. `-` is passed on to the driver, which owns the terminal."""
     resume: bool
     """Outputs may exist, and are continued."""
+    use_index: bool
+    """See ShardConfig."""
 
     def shard_config(self, shard: int) -> ShardConfig:
         return ShardConfig(
@@ -48,6 +50,7 @@ class JobSpec:
             self.config.max_value_bytes,
             self.partitions,
             self.fence.number,
+            self.use_index,
         )
 
     def coordinator_config(self) -> CoordinatorConfig:
