@@ -294,8 +294,8 @@ class StatefulCloudTrail(CloudTrail):
         if luck < self._share / 2:
             return self.call(principal, call, time_s, denial(principal.arn, f"{call.service}:{call.name}"))
         if luck < self._share:
-            # One assumption in some fifty comes from an address that the role has not been seen from.
-            source = address(100_000 + self._random.getrandbits(12)) if chance() < 0.02 else ""
+            # One assumption in fifty comes from elsewhere: 64 other addresses, as a role has them that people assume.
+            source = address(100_000 + self._random.getrandbits(6)) if chance() < 0.02 else ""
             return self.call(principal, self._assume_role, time_s, source=source)
         return self.call(principal, call, time_s)
 

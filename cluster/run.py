@@ -98,6 +98,8 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     finally:
         with suppress(Exception):
             store.release(fence)
+            if options.job is None:
+                _forget(options, store, job)
 
 
 # --- before the start --------------------------------------------------------------------------------------------
@@ -436,22 +438,22 @@ def _conclude(
         if options.job is not None:
             notes.append("interrupted after a checkpoint: the same command goes on from here")
         return Summary(spec.fence.job, 130, record, notes)
-    if options.job is None:
-        _remove(options, store, spec, letters, keep_letters=bool(totals.dead_letters))
     return Summary(spec.fence.job, 0, record, notes)
 
 
-def _remove(options: Options, store: Store, spec: JobSpec, letters: Path, *, keep_letters: bool) -> None:
+def _forget(options: Options, store: Store, job: str) -> None:
     """A job without a name cannot be continued, so it leaves nothing behind but its dead letters (DESIGN 11.30)."""
-    store.destroy(spec.fence.job)
-    for spooled in letters.parent.glob("stdin-*.jsonl"):
+    store.destroy(job)
+    directory = job_directory(options.store, job)
+    for spooled in directory.glob("stdin-*.jsonl"):
         spooled.unlink()
-    if not keep_letters:
-        letters.unlink(missing_ok=True)
-        with suppress(OSError):
-            letters.parent.rmdir()
-            letters.parent.parent.rmdir()
-            letters.parent.parent.parent.rmdir()
+    letters = directory / "dead-letters.jsonl"
+    if letters.exists() and letters.stat().st_size == 0:
+        letters.unlink()
+    with suppress(OSError):  # what is not empty stays
+        directory.rmdir()
+        directory.parent.rmdir()
+        directory.parent.parent.rmdir()
 
 
 def state_rows(store: Store, job: str) -> tuple[dict[str, Any], list[Any]]:

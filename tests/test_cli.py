@@ -332,3 +332,38 @@ def test_a_directory_with_its_own_package_rules_is_a_fine_place_to_start_from(ru
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["alerts"] == 1
+
+
+@pytest.mark.parametrize("runtime", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_an_input_that_is_damaged_in_the_middle_is_exit_3_with_its_name(
+    runtime: str, rules: Path, tmp_path: Path
+) -> None:
+    data = bytearray(gzip.compress(lines(*(event(0, user=os.urandom(20).hex()) for _ in range(20_000)))))
+    data[len(data) // 2 : len(data) // 2 + 100] = b"\xff" * 100
+    (tmp_path / "log.jsonl.gz").write_bytes(data)
+    code, stderr = refused(tmp_path, "run", "log.jsonl.gz", "--rules", "rules", "--runtime", runtime)
+
+    assert code == 3
+    assert "log.jsonl.gz: the gzip data is damaged" in stderr
+
+
+@pytest.mark.parametrize("runtime", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_full_disk_ends_the_run_with_whole_records_and_the_job_goes_on_when_there_is_room(
+    runtime: str, rules: Path, tmp_path: Path
+) -> None:
+    (rules / "denied.py").write_text("def rule(event):\n    return True\n")
+    (tmp_path / "log.jsonl").write_bytes(lines(*(event(n % 60) for n in range(3000))))
+    common = ["run", "log.jsonl", "--rules", "rules", "--runtime", runtime, "--job", "j", "--matches", "m.jsonl", "--json"]
+    full = subprocess.run(
+        ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", *COUNTERSIGN, *common, "--quiet"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert full.returncode == 4, full.stderr
+    assert "Traceback" not in full.stderr
+    for line in (tmp_path / "m.jsonl").read_bytes().splitlines():
+        json.loads(line)
+
+    again = countersign(*common, "--quiet", cwd=tmp_path)
+    assert again.code == 0, again.stderr
+    positions = [json.loads(line)["position"][1] for line in (tmp_path / "m.jsonl").read_bytes().splitlines()]
+    assert len(positions) == len(set(positions)) == 3000

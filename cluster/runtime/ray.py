@@ -57,14 +57,14 @@ class _ShardActor:
     """Carries messages to a ShardShell and what follows from them to the others."""
 
     def __init__(self, spec: JobSpec, number: int) -> None:
-        self._check_installation(spec)
-        self._jobs: queue.SimpleQueue[Callable[[], Message]] = queue.SimpleQueue()
-        self._shell = ShardShell(spec, number, self._jobs.put)
+        self._spec = spec
         self._number = number
+        self._jobs: queue.SimpleQueue[Callable[[], Message]] = queue.SimpleQueue()
+        self._shell: ShardShell | None = None  # made in connect(): what fails there reaches the driver as it is
         self._peers: _Peers | None = None
 
     @staticmethod
-    def _check_installation(spec: JobSpec) -> None:
+    def _check_installation() -> None:
         import rules
 
         home = Path(__file__).resolve().parents[2]
@@ -73,14 +73,17 @@ class _ShardActor:
                 f"{rules.__file__}: this is not the package `rules` of {home}: start from another directory"
             )
 
-    def connect(self, coordinator: Any, shards: list[Any]) -> str:
+    def connect(self, coordinator: Any, shards: list[Any]) -> None:
+        """Build the shard and learn where the others are. Raises what makes the run impossible."""
+        self._check_installation()
+        self._shell = ShardShell(self._spec, self._number, self._jobs.put)
         self._peers = _Peers(coordinator, shards)
         self._coordinator = coordinator
         self._self = shards[self._number]
         threading.Thread(target=self._work, daemon=True).start()
-        return ray.get_runtime_context().get_node_id()
 
     def receive(self, message: Message) -> None:
+        assert self._shell is not None
         assert self._peers is not None
         try:
             sends = self._shell.receive(message)
@@ -115,10 +118,12 @@ class _CoordinatorActor:
     """Carries messages to a CoordinatorShell; the driver polls it."""
 
     def __init__(self, spec: JobSpec) -> None:
-        self._shell = CoordinatorShell(spec)
+        self._spec = spec
         self._peers: _Peers | None = None
 
     def connect(self, coordinator: Any, shards: list[Any]) -> None:
+        """Open the outputs and start the job. Raises what makes the run impossible."""
+        self._shell = CoordinatorShell(self._spec)
         self._peers = _Peers(coordinator, shards)
         self._peers.deliver(self._shell.start())
 
@@ -192,8 +197,7 @@ class RayRuntime:
             for number in range(spec.shards)
         ]
         self._coordinator: Any = coordinator_class.options(**options, scheduling_strategy=here).remote(data)
-        self._watched = [shard.connect.remote(self._coordinator, self._shards) for shard in self._shards]
-        self._get(self._watched, _START_TIMEOUT_S)
+        self._get([shard.connect.remote(self._coordinator, self._shards) for shard in self._shards], _START_TIMEOUT_S)
         self._get([self._coordinator.connect.remote(self._coordinator, self._shards)], _START_TIMEOUT_S)
         self._pings = {number: shard.ping.remote() for number, shard in enumerate(self._shards)}
 

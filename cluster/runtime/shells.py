@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ from cluster.core.messages import (
 from cluster.core.shard import Shard
 from cluster.runtime.job import KINDS, Failure, JobSpec, Status
 from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink
-from cluster.sources import InputUnreadable, Reader, SourceChanged
+from cluster.sources import InputUnreadable, Reader, SourceChanged, check_unchanged
 from cluster.stores import BlobMissing, Fenced, StoreUnreachable, open_store
 from rules.pack import load_pack, log_types_of
 
@@ -65,7 +66,22 @@ class ShardShell:
         self._reader = Reader(spec.partitions, spec.config.max_event_bytes)
         self._store = open_store(spec.store_url)
         self._background = background
+        self._check_sight(spec)
         _spare_the_collector()
+
+    def _check_sight(self, spec: JobSpec) -> None:
+        """Every machine must see the same inputs and the same store (DESIGN 11.31); the fence serves as the nonce."""
+        try:
+            for partition in spec.partitions:
+                check_unchanged(partition)
+        except SourceChanged as error:
+            raise SourceChanged(f"on {socket.gethostname()}: {error}") from None
+        manifests = self._store.manifests(self._job)
+        if not manifests or snapshot.decode_manifest(manifests[0])["fence"] != spec.fence.number:
+            raise StoreUnreachable(
+                f"{spec.store_url}: {socket.gethostname()} sees another store under this name: "
+                "use a directory that all machines share, or redis://"
+            )
 
     def receive(self, message: Message) -> list[Send]:
         """Everything that follows from a message, as messages for others."""
