@@ -27,6 +27,10 @@ MAX_KEY_BYTES = 2048
 MAX_VALUE_BYTES = 400 * 1024
 """DynamoDB's limit for an item, which rules of this format were written under."""
 
+_REMEMBERED_MEMBERS = (8, 4096)
+_REMEMBERED_SETS = 256
+"""Which sets are remembered as sets, by their size, and how many: some 75 MB at the very worst."""
+
 _LEAST, _MOST = -(2**63), 2**63 - 1  # counters and expiries are 64 bits wide in a snapshot
 
 _Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
@@ -87,6 +91,8 @@ class State:
         """Every key is here, one that only waits for its first value included."""
         self._visits: deque[str] = deque()
         """Every key again, in the order in which free() looks at them. May also name keys that are gone."""
+        self._remembered: dict[str, tuple[tuple[str, ...], set[str]]] = {}
+        """Sets of hot keys, valid while the stored members are the very same tuple."""
         self._images: dict[str, _Image] = {}
         """What was stored, when the evaluation began, under the keys that it has written."""
 
@@ -119,7 +125,7 @@ class State:
     # --- string sets ---------------------------------------------------------------------------------------------
 
     def get_string_set(self, key: str) -> set[str]:
-        return set(self._members(key))
+        return self._handed_out(key, self._members(key))
 
     def put_string_set(self, key: str, val: Iterable[str], epoch_seconds: object = None) -> set[str]:
         """Replaces all that the key holds, returns the new set. A str is its letters; nothing is reset_string_set()."""
@@ -138,13 +144,15 @@ class State:
         added = _one_or_more("add_to_string_set", key, val)
         before = self._members(key)
         if not added:
-            return set(before)
-        members = tuple(dict.fromkeys(before + added))
-        if len(members) > len(before):
+            return self._handed_out(key, before)
+        known = self._handed_out(key, before)
+        new = tuple(dict.fromkeys(member for member in added if member not in known))
+        members = before + new
+        if new:
             self._check_size("add_to_string_set", key, members)
         self._write("add_to_string_set", key, epoch_seconds)
         self._sets[key] = members
-        return set(members)
+        return self._handed_out(key, members) if new else known
 
     def remove_from_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: object = None) -> set[str]:
         """Removes one text, or each of several, and returns what is left. Where there is no set, nothing is written."""
@@ -165,6 +173,20 @@ class State:
         if self._members(key):
             self._write("reset_string_set", key)
             del self._sets[key]
+
+    def _handed_out(self, key: str, members: tuple[str, ...]) -> set[str]:
+        """A set of its own for the rule. What it iterates in depends on `members` alone, remembered or not.
+
+        Hot keys with many members are read all the time: copying a set costs a third of making it from a tuple.
+        """
+        if not _REMEMBERED_MEMBERS[0] <= len(members) <= _REMEMBERED_MEMBERS[1]:
+            return set(members)
+        remembered = self._remembered.get(key)
+        if remembered is None or remembered[0] is not members:
+            if len(self._remembered) >= _REMEMBERED_SETS:
+                self._remembered.clear()
+            remembered = self._remembered[key] = (members, set(members))
+        return remembered[1].copy()
 
     def _members(self, key: str) -> tuple[str, ...]:
         return self._sets.get(key, ()) if self._is_live(key) else ()
