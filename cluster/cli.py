@@ -66,7 +66,10 @@ def run(
     epoch_events: Annotated[int, typer.Option(min=1, max=10_000_000, help="Events per epoch, about.")] = 16_384,
     checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between checkpoints.")] = 5.0,
     no_prefilter: Annotated[
-        bool, typer.Option("--no-prefilter", help="Parse every line, as this version always does.")
+        bool,
+        typer.Option(
+            "--no-prefilter", help="Parse every line, also those that no rule can match: dead letters are complete."
+        ),
     ] = False,
     no_index: Annotated[
         bool, typer.Option("--no-index", help="Probe every rule on every event of its log type: same results, slower.")
@@ -98,6 +101,7 @@ def run(
         epoch_events=epoch_events,
         checkpoint_interval_s=checkpoint_interval,
         use_index=not no_index,
+        use_prefilter=not no_prefilter,
     )
     human = None
     if alerts is None and not (json and quiet):

@@ -33,7 +33,7 @@ DEFAULT_STORE = ".countersign"
 DEFAULT_EPOCH_EVENTS = 16_384
 DEFAULT_CHECKPOINT_INTERVAL_S = 5.0
 
-_POLL_S = 0.2
+_POLL_S = 0.1
 _RENEW_S = 1.0
 _RECOGNISE_RECORDS = 100
 
@@ -69,6 +69,7 @@ class Options:
     epoch_events: int = DEFAULT_EPOCH_EVENTS
     checkpoint_interval_s: float = DEFAULT_CHECKPOINT_INTERVAL_S
     use_index: bool = True
+    use_prefilter: bool = True
 
 
 @dataclass(slots=True)
@@ -169,6 +170,7 @@ def _prepare(
         outputs,
         known is not None,
         options.use_index,
+        options.use_prefilter,
     )
     _claim(store, spec)
     return spec

@@ -219,9 +219,9 @@ class Index:
         self._merged: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
 
     @property
-    def may_skip(self) -> bool:
-        """Some event may concern no rule at all."""
-        return not self._always
+    def texts(self) -> frozenset[str] | None:
+        """Every text that a guard accepts: an event with none of them concerns no rule. None if a rule has no guard."""
+        return None if self._always else frozenset(text for _, _, table in self._tables for text in table)
 
     def candidates(self, event: dict[str, Any]) -> tuple[int, ...]:
         """The rules whose guard an event meets, ascending. The event is raw: keys count without regard to case."""

@@ -26,6 +26,7 @@ from cluster.core.messages import (
     RoutedSlice,
     TooLong,
 )
+from cluster.core.prefilter import Prefilter
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import PantherEvent
@@ -78,6 +79,7 @@ class _Plan(NamedTuple):
     candidates: Callable[[dict[str, Any]], tuple[int, ...]]
     """Which of `rules` an event can concern."""
     time_of: Callable[[dict[str, Any]], float | None]
+    prefilter: Prefilter | None
 
 
 @dataclass(slots=True)
@@ -124,9 +126,18 @@ class Ingest:
     """The ingesting half of one shard. Keeps nothing between slices but caches."""
 
     def __init__(
-        self, shard: int, shards: int, pack: Pack, decoder: Decoder, key_groups: int, *, use_index: bool = True
+        self,
+        shard: int,
+        shards: int,
+        pack: Pack,
+        decoder: Decoder,
+        key_groups: int,
+        *,
+        use_index: bool = True,
+        use_prefilter: bool = True,
     ) -> None:
         self._use_index = use_index
+        self._use_prefilter = use_prefilter
         self._shard = shard
         self._decoder = decoder
         self._rules = pack.rules
@@ -142,7 +153,9 @@ class Ingest:
             chosen = tuple((n, rule) for n, rule in enumerate(self._rules) if log_type in rule.log_types)
             kind = self._decoder.log_type(log_type)
             index = Index([rule.guard if self._use_index else None for _, rule in chosen])
-            plan = _Plan(kind, kind.split is not None, chosen, index.candidates, kind.time_of)
+            texts = index.texts if self._use_prefilter and kind.split is None else None
+            prefilter = None if texts is None else Prefilter.of(texts)
+            plan = _Plan(kind, kind.split is not None, chosen, index.candidates, kind.time_of, prefilter)
             self._plans[log_type] = plan
         return plan
 
@@ -169,7 +182,14 @@ class Ingest:
         work = _Work(done, number, partition, source, SliceClock(), time_before_s)
         default = self._plan(log_type)
         loads = orjson.loads
-        for offset, raw in zip(records.offsets, records.raws, strict=True):
+        skips = None if default.prefilter is None else default.prefilter.skips
+        settled, blind = 0, False  # the times before `settled` are known; blind: something after it was skipped
+        for at, (offset, raw) in enumerate(zip(records.offsets, records.raws, strict=True)):
+            if skips is not None and skips(raw):
+                work.events += 1
+                done.counts.skipped_unparsed += 1
+                blind = True
+                continue
             try:
                 try:
                     record = loads(raw)
@@ -186,21 +206,30 @@ class Ingest:
             except ValueError as error:
                 done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), raw))
                 continue
+            if blind and (plan.splits or own_s is None):
+                skipped_s = self._last_time(records.raws[settled:at], log_type)
+                if skipped_s is not None:
+                    work.current_s = done.last_time_s = skipped_s
+                settled, blind = at, False
             if plan.splits:
                 if not all(self._take(work, plan, *each, raw) for each in timed):
-                    return NeedsTime(self._last_time(records, log_type))
+                    return NeedsTime(self._last_time(records.raws, log_type))
                 continue
             # _take() written out, without what only split records need: nearly all events of a run pass here.
             if own_s is not None:
                 work.current_s = done.last_time_s = own_s
+                settled, blind = at, False
             elif work.current_s is None:
-                return NeedsTime(self._last_time(records, log_type))
+                return NeedsTime(self._last_time(records.raws, log_type))
             candidates = plan.candidates(record)
             if candidates:
                 if has_long_integer(raw):
                     record = cast(dict[str, Any], parse(raw))
                 self._event(work, plan, candidates, record, (partition, offset), raw)
             work.events += 1
+        if blind:
+            last_s = self._last_time(records.raws[settled:], log_type)
+            done.last_time_s = done.last_time_s if last_s is None else last_s
         done.counts.events = work.events
         done.dead_letters += [_too_long(number, partition, source, long) for long in records.too_long]
         done.times = work.clock.times()
@@ -311,9 +340,9 @@ class Ingest:
             found = FoundMatch(order, position, event_id, plan.log_type.name, time_s, 0.0, outcome.match)
             done.matches.append(FinalMatch(found, work.clock.local_w_s))
 
-    def _last_time(self, records: Records, log_type: str) -> float | None:
+    def _last_time(self, raws: list[bytes], log_type: str) -> float | None:
         """The last time that any event of these records has of its own."""
-        for raw in reversed(records.raws):
+        for raw in reversed(raws):
             try:
                 record = parse(raw)
                 if not isinstance(record, dict):

@@ -39,7 +39,8 @@ class JobSpec:
     resume: bool
     """Outputs may exist, and are continued."""
     use_index: bool
-    """See ShardConfig."""
+    use_prefilter: bool
+    """See ShardConfig for both."""
 
     def shard_config(self, shard: int) -> ShardConfig:
         return ShardConfig(
@@ -51,6 +52,7 @@ class JobSpec:
             self.partitions,
             self.fence.number,
             self.use_index,
+            self.use_prefilter,
         )
 
     def coordinator_config(self) -> CoordinatorConfig:

@@ -1,0 +1,136 @@
+"""Lines that no rule can match are not parsed, and nothing but counters and dead letters shows it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.core.ingest import Decoder, Ingest, IngestedSlice, NeedsTime
+from cluster.core.messages import Records
+from cluster.core.prefilter import MAX_LITERALS, Prefilter
+from rules.pack import Pack
+from tests.core.test_shard import IMPORT, TYPES, pack_of
+
+GUARDED = IMPORT + (
+    'def rule(event):\n    if event.get("kind") not in {"denied", "a b"}:\n        return False\n'
+    '    return increment_counter("k:" + str(event.get("user"))) > 1\n'
+)
+PLAIN = 'def rule(event):\n    return event.get("kind") == "bad"\n'
+
+
+def ingest(pack: Pack, lines: list[bytes], *, prefilter: bool) -> IngestedSlice | NeedsTime:
+    machine = Ingest(0, 3, pack, Decoder(TYPES), 64, use_prefilter=prefilter)
+    records = Records(lines, [100 * n for n in range(len(lines))], [], 0, True)
+    return machine.slice(0, 0, "p.jsonl", "T", records, None)
+
+
+PACK = pack_of(A=GUARDED, B=PLAIN)
+KINDS = st.sampled_from(["denied", "bad", "a b", "Denied", "other", "", 'de"nied', "den\\ied", "denïed"])
+SPELLINGS = st.sampled_from(
+    [
+        lambda event: json.dumps(event).encode(),
+        lambda event: json.dumps(event, ensure_ascii=False).encode(),
+        lambda event: json.dumps(event, indent=1).replace("\n", " ").encode(),
+        lambda event: json.dumps(event).replace("denied", "\\u0064enied").encode(),
+        lambda event: json.dumps(event).replace("bad", "b\\u0061d").encode() + b"\r",
+        lambda event: json.dumps({"kind": "other", **event}).encode() + b" ",
+    ]
+)
+LINES = st.lists(
+    st.one_of(
+        st.builds(
+            lambda spell, event: spell(event),
+            SPELLINGS,
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "kind": KINDS,
+                    "KIND": KINDS,
+                    "user": st.sampled_from(["u", "denied"]),
+                    "t": st.integers(1_700_000_000, 1_700_009_000),
+                    "p_log_type": st.sampled_from(["T", "Other"]),
+                },
+            ),
+        ),
+        st.sampled_from([b"broken", b'{"t":1700000000', b"[]", b'{"kind":"denied","t":"never"}', b"7"]),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(LINES)
+def test_a_slice_comes_to_the_same_with_and_without(lines: list[bytes]) -> None:
+    with_it, without = (ingest(PACK, lines, prefilter=on) for on in (True, False))
+
+    if isinstance(without, NeedsTime) or isinstance(with_it, NeedsTime):
+        # without it any event may ask; with it only one that is parsed
+        assert isinstance(without, NeedsTime)
+        assert not isinstance(with_it, NeedsTime) or with_it == without
+        return
+    assert [r.events for r in with_it.routed] == [r.events for r in without.routed]
+    assert with_it.times == without.times
+    assert with_it.matches == without.matches
+    assert with_it.last_time_s == without.last_time_s
+    assert with_it.counts.events == without.counts.events
+    assert {letter.position for letter in with_it.dead_letters} <= {letter.position for letter in without.dead_letters}
+
+
+def test_what_no_rule_can_match_is_skipped_and_counted() -> None:
+    lines = [b'{"kind":"other","t":1700000000}', b'{"kind":"denied","user":"u","t":1700000001}', b'{"t":1700000002}']
+    done = ingest(PACK, lines, prefilter=True)
+
+    assert isinstance(done, IngestedSlice)
+    assert (done.counts.events, done.counts.skipped_unparsed) == (3, 2)
+    assert done.last_time_s == 1_700_000_002.0
+
+
+def test_an_event_without_a_time_takes_that_of_a_skipped_one() -> None:
+    lines = [b'{"kind":"other","t":1700000005}', b"broken", b'{"kind":"bad"}']
+    done = ingest(PACK, lines, prefilter=True)
+
+    assert isinstance(done, IngestedSlice)
+    assert [match.found.event_time_s for match in done.matches] == [1_700_000_005.0]
+    assert len(done.dead_letters) == 1
+
+
+def test_a_rule_without_a_guard_makes_every_line_parsed() -> None:
+    done = ingest(pack_of(A=GUARDED, B="def rule(event):\n    return False\n"), [b'{"t":1700000000}'], prefilter=True)
+
+    assert isinstance(done, IngestedSlice)
+    assert done.counts.skipped_unparsed == 0
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\\b", "a/b", "ä", "a\nb", ""])
+def test_a_text_with_several_spellings_makes_no_prefilter(text: str) -> None:
+    assert Prefilter.of(["plain", text]) is None
+
+
+def test_too_many_texts_make_no_prefilter() -> None:
+    assert Prefilter.of(str(n) for n in range(MAX_LITERALS + 1)) is None
+    assert Prefilter.of(str(n) for n in range(MAX_LITERALS)) is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "skipped"),
+    [
+        (b'{"a":"b"}', True),
+        (b'{"a":"b"}\r', True),
+        (b'{"a":"denied"}', False),
+        (b'{"a":"\\u0064enied"}', False),
+        (b'{"a":"x\\/y"}', False),
+        (b'{"a":"b","p_log_type":"T"}', False),
+        (b'{"a":"b"', False),
+        (b"nonsense", False),
+        (b'[{"a":"b"}]', False),
+        (b'\xef\xbb\xbf{"a":"b"}', False),
+    ],
+)
+def test_only_a_whole_plain_object_without_the_texts_is_skipped(line: bytes, skipped: bool) -> None:
+    prefilter = Prefilter.of(["denied"])
+
+    assert prefilter is not None
+    assert prefilter.skips(line) is skipped
