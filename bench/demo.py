@@ -168,11 +168,12 @@ class Demo:
         self._console.rule("In numbers")
         self._console.print(
             f"{summary['events']:,} events in {summary['seconds']:.1f} s: {summary['events_per_s']:,.0f} events/s "
-            f"on {self._shards} shards ({self._runtime}); {summary['matches']:,} matches, {summary['alerts']} alerts"
+            f"on {self._shards} shards ({self._runtime}); {summary['alerts']} alerts from {summary['matches']:,} matches, "
+            "most of which only count towards the Threshold of their rule"
         )
         if summary["first_alert_s"] is not None:
             self._console.print(f"first alert {summary['first_alert_s']:.1f} s after the command, start-up included")
-        self._console.print(f"Try on: countersign run {_brief(logs)} --rules {_brief(self._rules)} --runtime local")
+        self._console.print(f"Try next: .venv/bin/countersign run {_brief(logs)} --rules {_brief(self._rules)} --runtime local")
 
 
 def _brief(path: str | Path) -> str:

@@ -39,7 +39,7 @@ def _fail(exit_code: int, message: str) -> typer.Exit:
 
 
 @app.command(
-    epilog="Example:  countersign run logs/ --rules rules/packs --job march --store redis://localhost:6379 "
+    epilog="Example:  countersign run logs/ --rules rules/packs --job march --store redis://localhost:6379/0 "
     "--alerts alerts.jsonl"
 )
 def run(

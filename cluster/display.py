@@ -117,7 +117,12 @@ class Display:
 def summary_text(record: dict[str, Any]) -> str:
     """The closing line for a person."""
     return (
-        f"{record['events']:,} events in {record['seconds']:.1f} s ({record['events_per_s']:,}/s, {record['shards']} shards): "
-        f"{record['alerts']:,} alerts, {record['matches']:,} matches, {record['errors']:,} rule errors, "
-        f"{record['dead_letters']:,} dead letters"
+        f"{record['events']:,} events in {record['seconds']:.1f} s ({record['events_per_s']:,}/s, "
+        f"{_counted(record['shards'], 'shard', 's')}): "
+        f"{_counted(record['alerts'], 'alert', 's')}, {_counted(record['matches'], 'match', 'es')}, "
+        f"{_counted(record['errors'], 'rule error', 's')}, {_counted(record['dead_letters'], 'dead letter', 's')}"
     )
+
+
+def _counted(number: int, noun: str, plural: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else plural}"

@@ -85,6 +85,8 @@ class Summary:
 def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Runtime], display: Display) -> Summary:
     """Run a job to its end, an interruption or a failure. Raises CannotRun; what it says is for a person."""
     pack = load_pack(read_files(options.rules), quiet=True)
+    for notice in pack.notices:
+        display.note(notice)
     types = log_types_of(pack)
     files = [name for name in options.inputs if name != "-"]
     partitions = discover(files, types, options.log_type) if files else []
@@ -365,8 +367,8 @@ def _until_over(
     grown = (-1, False)
     while True:
         status = runtime.poll(_POLL_S)
+        display.show(status)  # first, or alerts would scroll past a view of the time before
         display.lines(status)
-        display.show(status)
         if status.failure is not None or status.phase is Phase.FINISHED:
             status.lines = {}
             return status

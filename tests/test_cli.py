@@ -51,7 +51,7 @@ def test_an_alert_is_one_line_for_a_person(rules: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     assert done.stdout == "2026-03-02T09:02:00Z HIGH     Denied  eve was denied 3 times\n"
     assert "3 events in" in done.stderr
-    assert "1 alerts" in done.stderr
+    assert "1 alert, 1 match, 0 rule errors" in done.stderr
 
 
 def test_the_summary_has_every_promised_field(rules: Path, tmp_path: Path) -> None:

@@ -117,6 +117,27 @@ def test_an_interrupted_run_checkpoints_exits_130_and_goes_on(
     same(whole, tmp_path)
 
 
+@pytest.mark.ray
+def test_a_lost_shard_ends_the_run_with_what_to_do_and_the_same_command_goes_on(
+    logs: Path, whole: Path, tmp_path: Path
+) -> None:
+    arguments = command(logs, tmp_path, tmp_path / "store", "ray", 2)
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for(tmp_path / "matches.jsonl")
+    shard = next(
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "ShardActor" in " ".join(child.cmdline())
+    )
+    shard.kill()
+    _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 4
+    assert b"a shard was lost: run the same command again" in stderr
+    finish(arguments)
+    same(whole, tmp_path)
+
+
 def wait_for(path: Path, timeout_s: float = 60.0) -> None:
     """Until something stands in a file."""
     until_s = time.monotonic() + timeout_s

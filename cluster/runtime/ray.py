@@ -239,7 +239,8 @@ class RayRuntime:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[0][:200]
             raise ClusterUnreachable(
-                f"a shard was lost: {reason}: run the same command again, a job with --job goes on from its last checkpoint"
+                "a shard was lost: run the same command again, a job with --job goes on from its last checkpoint "
+                f"(Ray says: {reason})"
             ) from None
