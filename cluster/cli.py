@@ -17,8 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-EVALUATION_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}
-"""One environment for every process that evaluates rules (DESIGN 11.6)."""
+from cluster.config import EVALUATION_ENVIRONMENT
 
 app = typer.Typer(
     add_completion=False,

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 
 from cluster.core.keygroups import DEFAULT_KEY_GROUPS
 
+EVALUATION_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}
+"""One environment for every process that evaluates rules (DESIGN 11.6): the same order of sets, zone and locale."""
+
 
 class BadSetting(ValueError):
     """An environment variable holds no usable value."""

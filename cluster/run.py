@@ -10,21 +10,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from cluster import sinks
 from cluster.config import Config
 from cluster.core import snapshot
-from cluster.core.coordinator import Phase, Progress, partitions_of, progress_of, progress_record
+from cluster.core.coordinator import Coordinator, Phase, Progress, partitions_of, progress_of
 from cluster.core.messages import Message, Partition, SourceGrew, StopRequested
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
 from cluster.sources import discover
 from cluster.spool import Spool, is_spooled, spooled_partition
-from cluster.stores import Fence, LeaseHeld, Store, open_store
+from cluster.stores import Fence, Store, StoreUnreachable, open_store
 from rules.jsontext import parse
 from rules.logtypes import LogType, recognise
 from rules.pack import Pack, load_pack, log_types_of, read_files
@@ -95,9 +95,9 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     job = options.job or time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid())
     fence = store.acquire(job, fresh=options.fresh)
     try:
-        with _spooling(options, store, job, types, len(partitions)) as spool:
-            spec = _prepare(options, config, pack, types, partitions, store, fence, spool)
-            return _drive(options, spec, store, spool, start_runtime, display)
+        spool = _spool(options, job) if "-" in options.inputs else None
+        spec = _prepare(options, config, pack, types, partitions, store, fence, spool)
+        return _drive(options, spec, store, spool, start_runtime, display)
     finally:
         with suppress(Exception):
             store.release(fence)
@@ -114,15 +114,16 @@ def job_directory(store_url: str, job: str) -> Path:
     return root.resolve() / "jobs" / job
 
 
-@contextmanager
-def _spooling(options: Options, store: Store, job: str, types: Mapping[str, LogType], index: int) -> Any:
-    if "-" not in options.inputs:
-        yield None
-        return
+def _spool(options: Options, job: str) -> Spool:
+    """Start to keep standard input, beside what earlier runs of the job kept of theirs."""
     directory = job_directory(options.store, job)
     directory.mkdir(parents=True, exist_ok=True)
-    number = sum(1 for _ in directory.glob("stdin-*.jsonl"))
-    yield Spool(sys.stdin.buffer, directory / f"stdin-{number}.jsonl")
+    kept = list(directory.glob("stdin-*.jsonl"))
+    if options.fresh:
+        for file in kept:
+            file.unlink()
+        kept = []
+    return Spool(sys.stdin.buffer, directory / f"stdin-{len(kept)}.jsonl")
 
 
 def _prepare(
@@ -185,8 +186,6 @@ def _now_s() -> float:
 
 def _claim(store: Store, spec: JobSpec) -> None:
     """Write where the job stands under our own token (DESIGN 11.28): from here on an earlier owner can commit nothing."""
-    from cluster.core.coordinator import Coordinator
-
     coordinator = Coordinator(spec.coordinator_config(), spec.partitions, spec.progress)
     manifest = coordinator.manifest(spec.progress, spec.progress.blobs)
     store.commit(spec.fence, spec.progress.epoch, snapshot.encode_manifest(manifest), spec.progress.blobs)
@@ -220,8 +219,6 @@ def _identity(partition: Partition) -> tuple[int, int, str]:
 
 
 def _moved(partition: Partition, index: int) -> Partition:
-    from dataclasses import replace
-
     return replace(partition, index=index)
 
 
@@ -393,8 +390,6 @@ def _tell_growth(spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int,
 
 
 def _renew(store: Store, fence: Fence, display: Display) -> None:
-    from cluster.stores import StoreUnreachable
-
     try:
         store.renew(fence)
     except StoreUnreachable as error:
@@ -474,16 +469,3 @@ def state_rows(store: Store, job: str) -> tuple[dict[str, Any], list[Any]]:
     w_s = manifest["w_s"]
     horizon_s = float("-inf") if w_s is None else w_s - manifest["lateness_s"]
     return manifest, [row for _, row in sorted(rows.items()) if row.expiry_s is not None and row.expiry_s > horizon_s]
-
-
-__all__ = [
-    "CannotRun",
-    "LeaseHeld",
-    "Options",
-    "Runtime",
-    "Summary",
-    "job_directory",
-    "progress_record",
-    "run",
-    "state_rows",
-]

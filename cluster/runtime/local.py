@@ -46,4 +46,4 @@ class LocalRuntime:
         try:
             self._queue.extend(self._shards[send.to].receive(send.message))
         except Exception as error:
-            self._coordinator.fail(failure_of(error))
+            self._coordinator.fail(failure_of(error, f"shard {send.to}"))

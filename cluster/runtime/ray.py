@@ -21,13 +21,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.config import EVALUATION_ENVIRONMENT
 from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, Ticked
 from cluster.runtime.job import Failure, JobSpec, Status
 from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of
-
-EVALUATION_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}
-"""One environment for every process that evaluates rules (DESIGN 11.6)."""
 
 _START_TIMEOUT_S = 120.0
 
@@ -107,13 +105,7 @@ class _ShardActor:
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        try:
-            failure = failure_of(error)
-        except Exception:
-            import traceback
-
-            failure = Failure(1, f"shard {self._number} failed, which is a bug of ours:\n{traceback.format_exc()}")
-        self._coordinator.fail.remote(failure)
+        self._coordinator.fail.remote(failure_of(error, f"shard {self._number}"))
 
 
 class _CoordinatorActor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase
 from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, LoadBlobs, ReadSlice, Send, StoreSnapshot
-from cluster.core.errors import ClusterError, InvariantBroken
+from cluster.core.errors import CorruptSnapshot, InvariantBroken
 from cluster.core.messages import (
     BlobsLoaded,
     ManifestCommitted,
@@ -32,17 +33,14 @@ Background = Callable[[Callable[[], Message]], Message | None]
 """Runs a slow job that ends in a message: returns the message, or None and delivers it later as if it had been received."""
 
 
-def failure_of(error: Exception) -> Failure:
-    """The exit code and the words for what ended a run."""
+def failure_of(error: Exception, who: str) -> Failure:
+    """The exit code and the words for what ended a run. What nobody foresaw is a bug of ours, told with its traceback."""
     if isinstance(error, InputUnreadable | SourceChanged):
         return Failure(3, str(error))
-    if isinstance(error, StoreUnreachable | Fenced | BlobMissing):
+    if isinstance(error, StoreUnreachable | Fenced | BlobMissing | SinkFailed | OutputExists | CorruptSnapshot):
         return Failure(4, str(error))
-    if isinstance(error, SinkFailed | OutputExists):
-        return Failure(4, str(error))
-    if isinstance(error, ClusterError) and not isinstance(error, InvariantBroken):
-        return Failure(4, str(error))
-    raise error
+    story = "".join(traceback.format_exception(error))
+    return Failure(1, f"the {who} failed, which is a bug of ours: please report it with this:\n{story}")
 
 
 def build_shard(spec: JobSpec, number: int) -> Shard:
@@ -133,7 +131,7 @@ class CoordinatorShell:
         try:
             return _settle(self._machine.handle, message, self._perform)
         except Exception as error:
-            self.fail(failure_of(error))
+            self.fail(failure_of(error, "coordinator"))
             return []
 
     def fail(self, failure: Failure) -> None:
