@@ -30,7 +30,7 @@ from rules.logtypes import LogType, recognise
 from rules.pack import Pack, load_pack, log_types_of, read_files
 
 DEFAULT_STORE = ".countersign"
-DEFAULT_EPOCH_EVENTS = 16_384
+DEFAULT_EPOCH_EVENTS = 32_768
 DEFAULT_CHECKPOINT_INTERVAL_S = 5.0
 
 _POLL_S = 0.1

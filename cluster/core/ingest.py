@@ -93,6 +93,8 @@ class _Work:
     clock: SliceClock
     current_s: float | None
     """The time of the event in hand: its own, else that of the one before it (DESIGN 11.3)."""
+    rounds: bool = False
+    """The record in hand needs the exact parser."""
     events: int = 0
     """How many so far: the index of the event in hand."""
 
@@ -116,7 +118,7 @@ class Decoder:
 
     def routed(self, routed: RoutedEvent, source: str) -> PantherEvent:
         """The event of a routed record; the bytes were parsed once already, at ingest, so they cannot fail here."""
-        record = parse(routed.raw)
+        record = parse(routed.raw) if routed.rounds else parse_rounding(routed.raw)
         log_type = self.log_type(routed.log_type)
         event = log_type.events_of(record)[routed.sub]  # type: ignore[arg-type]
         return self.event(event, log_type, routed.time_s, routed.position, source)
@@ -223,7 +225,8 @@ class Ingest:
                 return NeedsTime(self._last_time(records.raws, log_type))
             candidates = plan.candidates(record)
             if candidates:
-                if has_long_integer(raw):
+                work.rounds = has_long_integer(raw)
+                if work.rounds:
                     record = cast(dict[str, Any], parse(raw))
                 self._event(work, plan, candidates, record, (partition, offset), raw)
             work.events += 1
@@ -246,6 +249,7 @@ class Ingest:
             return False
         candidates = plan.candidates(event)
         if candidates:
+            work.rounds = True  # split records are rare enough to be parsed exactly, always
             self._event(work, plan, candidates, event, position, raw)
         work.events += 1
         return True
@@ -315,6 +319,7 @@ class Ingest:
                     tuple(ordinals),
                     b"" if stays else raw,
                     sub,
+                    work.rounds,
                 )
             )
             if to.parsed is not None:

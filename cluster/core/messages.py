@@ -95,6 +95,8 @@ class RoutedEvent(NamedTuple):
     raw: bytes
     sub: int
     """Which event of the record, where its log type splits records; else 0."""
+    rounds: bool
+    """The record holds an integer that only the slower, exact parser reads."""
 
 
 @dataclass(frozen=True, slots=True)
