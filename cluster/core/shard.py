@@ -47,7 +47,7 @@ from cluster.core.messages import (
     Task,
     TimeKnown,
 )
-from cluster.core.watermark import Watermark
+from cluster.core.watermark import NEVER_S, Watermark
 from rules.evaluation import NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.logtypes import LogType
@@ -89,6 +89,8 @@ class _Epoch:
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
     found: dict[int, list[FoundMatch]] = field(default_factory=dict)
     errors: list[FoundError] = field(default_factory=list)
+    horizon_s: float = NEVER_S
+    """W at its start, less the lateness: no clock in it or after it lies before."""
     watermark: Watermark | None = None
     keys: list[Row] | None = None
     """Captured at the end of execute, in an epoch with a checkpoint."""
@@ -244,7 +246,8 @@ class Shard:
 
     def _execute(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.cut is not None
-        self._free()
+        epoch.horizon_s = self._watermark.w_s - self._config.lateness_s
+        self.state.free(epoch.horizon_s, _FREED_PER_EPOCH)
         slices = sorted((s for parts in epoch.routed.values() for s in parts), key=lambda s: s.number)
         require([s.number for s in slices] == [t.number for t in epoch.cut.tasks], f"epoch {number} misses a slice")
         found: list[FoundMatch] = []
@@ -307,11 +310,6 @@ class Shard:
         w_s = self._watermark.before(found.order[1], final.local_w_s, ingested.times)
         return found._replace(clock_s=max(found.event_time_s, w_s - self._config.lateness_s))
 
-    def _free(self) -> None:
-        horizon_s = self._watermark.w_s - self._config.lateness_s
-        self.state.free(horizon_s, _FREED_PER_EPOCH)
-        self.windows.free(horizon_s, _FREED_PER_EPOCH)
-
     # --- group ---------------------------------------------------------------------------------------------------
 
     def _send_matches(self, number: int, found: list[FoundMatch]) -> list[Effect]:
@@ -341,6 +339,8 @@ class Shard:
 
     def _group(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.watermark is not None
+        # By the horizon of this epoch, not of one that was executed since: its matches may need what that one would free.
+        self.windows.free(epoch.horizon_s, _FREED_PER_EPOCH)
         matches: list[Output] = []
         alerts: list[AlertOutput] = []
         found = [match for part in epoch.found.values() for match in part]
