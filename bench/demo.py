@@ -119,11 +119,13 @@ class Demo:
         return summary | {"first_alert_s": first_alert_s}, 0
 
     def _await_first_alert(self, process: subprocess.Popen[str], start_s: float) -> float | None:
-        while process.poll() is None:
+        while True:
+            ended = process.poll() is not None  # asked first: what it wrote last is there when it has ended
             if self._alerts.exists() and self._alerts.stat().st_size > 0:
                 return time.monotonic() - start_s
+            if ended:
+                return None
             time.sleep(_POLL_S)
-        return None
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         """The command line to run, after showing it as one would type it."""
