@@ -381,7 +381,7 @@ def parquet_batches(path: str) -> Iterator[list[bytes]]:
                 schema = pa.schema([each.with_type(_in_microseconds(each.type)) for each in batch.schema])
                 table = pa.Table.from_batches([batch]).cast(schema, safe=False)
                 yield [_row_text(row) for row in table.to_pylist(maps_as_pydicts="lossy")]
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: a date that Python has not
         raise _broken_parquet(path, error) from error
 
 
@@ -393,6 +393,10 @@ def _in_microseconds(kind: Any) -> Any:
     """The Arrow type `kind` with its nanoseconds replaced, nested ones too."""
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", kind.tz)
+    if pa.types.is_time64(kind):
+        return pa.time64("us")
+    if pa.types.is_duration(kind):
+        return pa.duration("us")
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(_in_microseconds(kind.value_type)))
     if pa.types.is_map(kind):

@@ -335,6 +335,21 @@ def test_gzip_that_is_damaged_in_the_middle_is_reported(tmp_path: Path) -> None:
         read_all(partition_of(path))
 
 
+def test_times_of_day_and_durations_in_nanoseconds_are_read(tmp_path: Path) -> None:
+    columns = {"t": pa.array([1_000_000_005], pa.time64("ns")), "d": pa.array([1_500_000_007], pa.duration("ns"))}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+
+    assert json.loads(read_all(partition_of(path)).raws[0]) == {"t": "00:00:01", "d": "0:00:01.500000"}
+
+
+def test_a_date_that_python_has_not_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"t": pa.array([2**62], pa.timestamp("us"))}), path)
+    with pytest.raises((InputUnreadable, InputMissing), match=r"a.parquet: the Parquet data is damaged"):
+        read_all(partition_of(path))
+
+
 def test_damaged_parquet_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = pa.table({"a": [os.urandom(8).hex() for _ in range(5000)]})
