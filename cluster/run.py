@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlsplit
 
 from cluster import sinks
 from cluster.config import Config
@@ -90,6 +91,7 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     types = log_types_of(pack)
     files = [name for name in options.inputs if name != "-"]
     partitions = discover(files, types, options.log_type) if files else []
+    _check_distinct(options.outputs)
     options.store = _absolute(options.store)
     store = open_store(options.store)
     job = options.job or time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid())
@@ -272,6 +274,31 @@ def _outputs(options: Options, job: str) -> dict[str, str]:
     directory.mkdir(parents=True, exist_ok=True)
     outputs["dead_letters"] = str(directory / "dead-letters.jsonl")
     return outputs
+
+
+def _check_distinct(outputs: Mapping[str, str]) -> None:
+    """Two writers of one output would overwrite each other: each keeps its own place in it. Only the terminal is shared."""
+    owners: dict[object, str] = {}
+    for kind, uri in outputs.items():
+        if uri == "-":
+            continue
+        first = owners.setdefault(_output_identity(uri), kind)
+        if first != kind:
+            raise CannotRun(2, f"--{kind} {uri}: --{first} goes there too: give each output a place of its own")
+
+
+def _output_identity(uri: str) -> object:
+    """What two spellings of one output have in common: the file behind links, or the server and stream."""
+    if "://" in uri:
+        parts = urlsplit(uri)
+        database = parts.path.strip("/") or "0"
+        return parts.hostname, parts.port or 6379, database, dict(parse_qsl(parts.query)).get("stream")
+    path = os.path.realpath(uri)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _absolute(uri: str) -> str:

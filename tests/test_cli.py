@@ -209,6 +209,29 @@ def test_usage_is_exit_2(arguments: list[str], rules: Path, tmp_path: Path) -> N
     assert refused(tmp_path, "run", "log.jsonl", "--rules", "rules", *arguments)[0] == 2
 
 
+@pytest.mark.parametrize("other", ["out", "./out", "link", "hard"])
+def test_two_outputs_in_one_place_are_exit_2_and_nothing_is_written(other: str, rules: Path, tmp_path: Path) -> None:
+    """Found by attack: each writer kept its own place, and hundreds of matches were overwritten without a word."""
+    (tmp_path / "log.jsonl").write_bytes(lines(*map(event, range(3))))
+    (tmp_path / "out").touch()
+    (tmp_path / "link").symlink_to("out")
+    (tmp_path / "hard").hardlink_to(tmp_path / "out")
+    code, stderr = refused(
+        tmp_path, "run", "log.jsonl", "--rules", "rules", "--runtime", "local", "--alerts", "out", "--matches", other
+    )
+
+    assert code == 2
+    assert "give each output a place of its own" in stderr
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_two_outputs_on_one_redis_stream_are_exit_2(rules: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines(event(0)))
+    one, same = "redis://127.0.0.1:6379/0?stream=s", "redis://127.0.0.1?stream=s"
+
+    assert refused(tmp_path, "run", "log.jsonl", "--rules", "rules", "--alerts", one, "--matches", same)[0] == 2
+
+
 def test_a_setting_that_is_no_number_is_exit_2(rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COUNTERSIGN_ALERT_LIMIT", "many")
     (tmp_path / "log.jsonl").write_bytes(lines(event(0)))
