@@ -2,17 +2,22 @@
 
 What functions may change is found once, when the module is loaded: names that any function rebinds, and mutable objects
 that a function uses in a way that is not plainly reading. Content is put back in place, so that whoever else holds the
-object sees it too. Modules without either pay nothing.
+object sees it too. Modules without either pay nothing. An iterator cannot be put back: a module whose functions use one
+that was made at load is refused, rather than give results that depend on how evaluations are spread over shards.
 """
 
 from __future__ import annotations
 
 import ast
-from collections import deque
+import threading
+from array import array
+from collections import UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from functools import lru_cache
-from types import CellType, FunctionType, SimpleNamespace
+from functools import lru_cache, partial
+from io import BytesIO, StringIO
+from random import Random
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 _ABSENT: Any = object()
@@ -40,6 +45,16 @@ _CONTAINERS = (dict, list, set, deque, bytearray)
 Restore = Callable[[], None]
 
 
+class CannotRestore(Exception):
+    """A module's functions use an object whose content cannot be put back; `name` is the module's name for it."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(
+            f"{name} is an iterator ({kind}), which every evaluation would find where the one before left it"
+        )
+        self.name = name
+
+
 class Restorer:
     """Puts back what a module's functions may have changed."""
 
@@ -64,7 +79,10 @@ class Restorer:
 
 
 def restorer_for(tree: ast.Module, namespace: dict[str, Any]) -> Restorer | None:
-    """A Restorer for a module that has just been executed, None where its functions can change nothing."""
+    """A Restorer for a module that has just been executed, None where its functions can change nothing.
+
+    Raises CannotRestore.
+    """
     found = _Uses(tree)
     names = found.rebound
     if "globals" in found.used:
@@ -84,8 +102,11 @@ def restorer_for(tree: ast.Module, namespace: dict[str, Any]) -> Restorer | None
             continue
         # A function or class may change what only it holds: a mutable default, a closure, an attribute.
         hides = isinstance(value, FunctionType | type | _Cached)
-        if hides or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
-            contents.add(value)
+        try:
+            if hides or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
+                contents.add(value)
+        except _Iterator as iterator:
+            raise CannotRestore(name, str(iterator)) from None
     if not names and not contents.restores:
         return None
     return Restorer(namespace, names - {"__builtins__"}, contents.restores)
@@ -176,6 +197,10 @@ def _outermost_functions(tree: ast.AST) -> Iterator[ast.AST]:
 # --- what objects hold ---------------------------------------------------------------------------------------------
 
 
+class _Iterator(Exception):
+    """Met among the contents of an object; says its type."""
+
+
 class _Contents:
     """What it takes to put back the content of objects, and of all that can be reached from them."""
 
@@ -215,9 +240,39 @@ class _Contents:
             return self._function(value)
         if isinstance(value, type):
             return self._class(value) if value.__module__ == self._module_name else ()
+        if isinstance(value, BuiltinMethodType | MethodType):  # add = SEEN.append
+            return [value.__self__, *([value.__func__] if isinstance(value, MethodType) else [])]
+        if isinstance(value, partial):
+            return [value.func, value.args, value.keywords]
         if type(value).__module__ == self._module_name and not isinstance(value, Enum):
-            return [getattr(value, "__dict__", ())]
-        return [vars(value)] if isinstance(value, SimpleNamespace) else ()
+            return [getattr(value, "__dict__", ()), *self._slots(value)]
+        if isinstance(value, SimpleNamespace | UserDict | UserList | threading.local):
+            return [vars(value)]
+        return self._from_library(value)
+
+    def _slots(self, value: Any) -> Iterable[Any]:
+        """Note how to restore what an instance of one of the module's classes keeps in slots; give it."""
+        names = [name for kind in type(value).__mro__ for name in _slot_names(kind)]
+        content = {name: getattr(value, name, _ABSENT) for name in names}
+        if content:
+            self.restores.append(lambda: _reset_slots(value, content))
+        return [each for each in content.values() if each is not _ABSENT]
+
+    def _from_library(self, value: Any) -> Iterable[Any]:
+        """Note how to restore an object of the standard library that keeps its content out of sight."""
+        match value:
+            case array():
+                self.restores.append(
+                    _refill(lambda: value.__delitem__(slice(None)), value.extend, array(value.typecode, value))
+                )
+            case Random():
+                state = value.getstate()
+                self.restores.append(lambda: value.setstate(state))
+            case StringIO() | BytesIO():
+                self.restores.append(_rewritten(value))
+            case _ if hasattr(type(value), "__next__"):
+                raise _Iterator(type(value).__name__)
+        return ()
 
     def _function(self, function: FunctionType) -> Iterable[Any]:
         if function.__module__ != self._module_name:
@@ -245,6 +300,38 @@ def _refill(clear: Callable[[], None], fill: Callable[[Any], None], content: Any
         fill(content)
 
     return restore
+
+
+def _rewritten(buffer: Any) -> Restore:
+    content, position = buffer.getvalue(), buffer.tell()
+
+    def restore() -> None:
+        buffer.seek(0)
+        buffer.truncate()
+        buffer.write(content)
+        buffer.seek(position)
+
+    return restore
+
+
+def _slot_names(kind: type) -> list[str]:
+    """The slots of one class, under the names by which they are reached."""
+    slots = vars(kind).get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    private = f"_{kind.__name__.lstrip('_')}"
+    return [
+        private + name if name.startswith("__") and not name.endswith("__") else name
+        for name in names
+        if name not in ("__dict__", "__weakref__")
+    ]
+
+
+def _reset_slots(value: Any, content: Mapping[str, Any]) -> None:
+    for name, each in content.items():
+        if each is not _ABSENT:
+            object.__setattr__(value, name, each)
+        elif hasattr(value, name):
+            object.__delattr__(value, name)
 
 
 def _is_filled(cell: CellType) -> bool:

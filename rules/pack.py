@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from rules.errors import InvalidPack, Problem, SourceLocation
-from rules.globals import restorer_for
+from rules.globals import CannotRestore, restorer_for
 from rules.guards import guard_of
 from rules.logtypes import LogType, load_definitions, shipped_definitions
 from rules.panther import reaches_state, rule_builtins
@@ -221,7 +221,12 @@ class _Loader:
         functions = self._functions(spec, tree, namespace)
         if functions is None:
             return None
-        restorer = restorer_for(tree, namespace)
+        try:
+            restorer = restorer_for(tree, namespace)
+        except CannotRestore as error:
+            line = next((node.lineno for node in tree.body if error.name in _bound(node)), None)
+            self._refuse(spec.path, line, str(error), "make it inside the function that uses it")
+            return None
         return Rule(
             spec,
             functions,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rules.errors import InvalidPack
+from rules.pack import load_pack
 from tests.rules.making import Runner, make_rule
 
 CHANGES = """\
@@ -125,6 +127,113 @@ SEEN = [[1], [0]]
 def note():
     sorted(SEEN)[0].append(1)
     return len(SEEN[1]) - 1
+
+# an object with slots
+class Seen:
+    __slots__ = ("n",)
+    def __init__(self):
+        self.n = 0
+SEEN = Seen()
+def note():
+    SEEN.n += 1
+    return SEEN.n
+
+# a data class with slots
+from dataclasses import dataclass
+@dataclass(slots=True)
+class Seen:
+    n: int = 0
+SEEN = Seen()
+def note():
+    SEEN.n += 1
+    return SEEN.n
+
+# a private slot, in a base class, that loading left empty
+class Base:
+    __slots__ = ("__n",)
+    def bump(self):
+        self.__n = getattr(self, "_Base__n", 0) + 1
+        return self.__n
+class Seen(Base):
+    __slots__ = ()
+SEEN = Seen()
+def note():
+    return SEEN.bump()
+
+# a list in a slot
+class Seen:
+    __slots__ = ("all",)
+SEEN = Seen()
+SEEN.all = []
+def note():
+    SEEN.all.append(1)
+    return len(SEEN.all)
+
+# a UserDict
+from collections import UserDict
+SEEN = UserDict()
+def note():
+    SEEN["n"] = SEEN.get("n", 0) + 1
+    return SEEN["n"]
+
+# a UserList
+from collections import UserList
+SEEN = UserList()
+def note():
+    SEEN.append(1)
+    return len(SEEN)
+
+# an array
+from array import array
+SEEN = array("i", [0])
+def note():
+    SEEN[0] += 1
+    return SEEN[0]
+
+# a bound method of a list
+SEEN = []
+add = SEEN.append
+size = SEEN.__len__
+def note():
+    add(1)
+    return size()
+
+# a partial that holds a list
+from functools import partial
+def count(seen):
+    seen.append(1)
+    return len(seen)
+counted = partial(count, [])
+def note():
+    return counted()
+
+# a text buffer
+from io import StringIO
+SEEN = StringIO()
+def note():
+    SEEN.write("x")
+    return len(SEEN.getvalue())
+
+# a byte buffer
+from io import BytesIO
+SEEN = BytesIO()
+def note():
+    SEEN.write(b"x")
+    return SEEN.tell()
+
+# what a thread keeps
+from threading import local
+SEEN = local()
+def note():
+    SEEN.n = getattr(SEEN, "n", 0) + 1
+    return SEEN.n
+
+# a generator of random numbers
+from random import Random
+CHANCE = Random(4)
+FIRST = Random(4).random()
+def note():
+    return 1 if CHANCE.random() == FIRST else 2
 
 # a list in a lambda
 SEEN = []
@@ -280,3 +389,31 @@ READS = [
 @pytest.mark.parametrize(("before", "expression"), READS)
 def test_a_module_whose_functions_only_read_pays_nothing(before: str, expression: str) -> None:
     assert not make_rule(f"{before}\ndef rule(event): return {expression}").changes_globals
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        ("import itertools\nSEEN = itertools.count()", "count"),
+        ("SEEN = (n for n in range(9))", "generator"),
+        ("SEEN = [iter('abc')]", "str_ascii_iterator"),
+    ],
+)
+def test_an_iterator_that_outlives_an_evaluation_is_refused_with_its_place(made: str, kind: str) -> None:
+    """Found by attack: with a key from itertools.cycle, results depended on the number of shards."""
+    source = f"{made}\ndef rule(event):\n    return next(SEEN[0] if isinstance(SEEN, list) else SEEN) == 1\n"
+    files = {
+        "r.py": source.encode(),
+        "r.yml": b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n",
+    }
+    with pytest.raises(InvalidPack, match=rf"r.py:{made.count(chr(10)) + 1}: SEEN is an iterator \({kind}\)"):
+        load_pack(files)
+
+
+def test_an_iterator_that_no_function_uses_is_nobody_s_business() -> None:
+    files = {
+        "r.py": b"lines = iter('ab')\nFIRST = next(lines)\ndef rule(event):\n    return FIRST == 'a'\n",
+        "r.yml": b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n",
+    }
+
+    assert len(load_pack(files).rules) == 1
