@@ -85,6 +85,8 @@ def run(
 
     if runtime not in ("ray", "local"):
         raise typer.BadParameter(f"{runtime!r} is no runtime: give ray or local", param_hint="--runtime")
+    if log_type == "":
+        raise typer.BadParameter("it is empty: name a log type, or leave it away", param_hint="--log-type")
     outputs = {
         kind: uri for kind, uri in (("alerts", alerts), ("matches", matches), ("errors", errors)) if uri is not None
     }
@@ -214,6 +216,8 @@ class _failures:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None or isinstance(error, typer.Exit):
             return
+        if isinstance(error, KeyboardInterrupt):
+            raise _fail(130, "interrupted before anything started") from None
         code = _exit_code(error)
         if code is not None:
             raise _fail(code, str(error)) from None

@@ -366,9 +366,14 @@ def _drive(
     display: Display,
 ) -> Summary:
     began_s = time.monotonic()
-    runtime = start_runtime(spec)
     stopper = _Stopper()
     before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        runtime = start_runtime(spec)
+    except SystemExit:  # Ray answers SIGTERM so while it starts
+        raise CannotRun(130, "stopped before the run began: nothing was read") from None
+    for number in before:  # Ray sets its own
+        signal.signal(number, stopper)
     started_s = time.monotonic()
     try:
         with display:

@@ -29,7 +29,12 @@ def run_pack_tests(
     keep = _filter(filters)
     chosen = [rule for rule in pack.all_rules if keep(rule)]
     if not chosen:
-        raise BadFilter(f"{directory}: no rule matches {' '.join(filters)}: check --filter")
+        what = (
+            f"no rule matches {' '.join(filters)}: check --filter"
+            if filters
+            else "no rules in there: check the directory"
+        )
+        raise BadFilter(f"{directory}: {what}")
 
     def wanted(rule: Rule, test: Mapping[str, Any]) -> bool:
         return keep(rule) and (not names or test["Name"] in names)

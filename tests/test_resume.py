@@ -15,6 +15,12 @@ import psutil
 import pytest
 
 from bench import workload
+from cluster.config import Config
+from cluster.display import Display
+from cluster.run import CannotRun, Options
+from cluster.run import run as driver_run
+from cluster.runtime.job import JobSpec
+from cluster.runtime.local import LocalRuntime
 from tests.commands import COUNTERSIGN, PACKS, ROOT, Done, countersign, run
 
 OUTPUTS = ("matches.jsonl", "alerts.jsonl", "errors.jsonl")
@@ -115,6 +121,19 @@ def test_an_interrupted_run_checkpoints_exits_130_and_goes_on(
     summary = finish(arguments).summary
     assert 0 < summary["events"] < 60_000
     same(whole, tmp_path)
+
+
+def test_a_run_that_is_stopped_while_its_runtime_starts_is_130_and_leaves_the_job_free(logs: Path, tmp_path: Path) -> None:
+    """Ray answers SIGTERM with sys.exit(15) while it starts."""
+    options = Options([str(logs / "okta.jsonl")], [PACKS], store=str(tmp_path / "store"), job="j")
+
+    def stopped(spec: JobSpec) -> LocalRuntime:
+        raise SystemExit(15)
+
+    for _ in range(2):
+        with pytest.raises(CannotRun, match="nothing was read") as refused:
+            driver_run(options, Config(), stopped, Display({}, live=False, human_alerts=None))
+        assert refused.value.exit_code == 130
 
 
 @pytest.mark.ray

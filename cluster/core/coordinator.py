@@ -66,6 +66,10 @@ _LAST_CHECKPOINT_TRIES_S = 30.0
 _T = TypeVar("_T", Output, AlertOutput)
 
 
+_RETRY_S = 1.0
+"""How long a store that refused a checkpoint is left in peace: trying costs an epoch."""
+
+
 class Phase(Enum):
     RESTORING = "restoring"
     RUNNING = "running"
@@ -185,6 +189,8 @@ class Coordinator:
         self._stopping = False
         self._last_epoch: int | None = None
         self._last_try_s: float | None = None
+        self._retry_at_s = NEVER_S
+        """No checkpoint before this, after one that failed."""
         self.totals = Totals()
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             ShardRestored: self._shard_restored,
@@ -267,7 +273,7 @@ class Coordinator:
             tasks = [] if self._stopping else self._cut_tasks()
             last = not tasks and (self._stopping or self._input_over())
             due = self._checkpoint_due()
-            if last and self._checkpoint is not None:
+            if last and (self._checkpoint is not None or self._resting()):
                 break  # one checkpoint at a time; the last one comes when this one is through
             if not tasks and not last and not due:
                 break  # waiting for the source, or for a shard to say how long a file is
@@ -288,8 +294,13 @@ class Coordinator:
     def _checkpoint_due(self) -> bool:
         if self._checkpoint is not None or self._now_s is None or self._checkpointed_at_s is None:
             return False
+        if self._resting():
+            return False
         behind = self._cut_epoch > self._checkpointed
         return behind and self._now_s - self._checkpointed_at_s >= self._config.checkpoint_interval_s
+
+    def _resting(self) -> bool:
+        return self._now_s is not None and self._now_s < self._retry_at_s
 
     def _input_over(self) -> bool:
         return self._cursor[0] >= len(self._partitions)
@@ -506,9 +517,10 @@ class Coordinator:
         """The store did not take a checkpoint: the stream goes on, the next one comes in its time."""
         self._checkpoint = None
         self._checkpointed_at_s = self._now_s
+        now_s = self._now_s or 0.0
+        self._retry_at_s = now_s + _RETRY_S
         if number != self._last_epoch:
             return self._advance()
-        now_s = self._now_s or 0.0
         if self._last_try_s is None:
             self._last_try_s = now_s
         if now_s - self._last_try_s >= _LAST_CHECKPOINT_TRIES_S:

@@ -283,6 +283,20 @@ def test_the_last_checkpoint_is_tried_again_and_then_given_up_with_its_reason() 
     assert now_s > 30.0
 
 
+def test_a_store_that_refused_is_left_in_peace_for_a_second() -> None:
+    """Found by attack: every message cut another epoch for the last checkpoint, hundreds a second."""
+    driven = Driven(partition(size_bytes=1000))
+    driven.tell(Ticked(100.0))
+    (cut, last) = cuts(driven.start())
+    driven.tell(ingested(cut))
+    driven.finish_epoch(1)
+    driven.tell(SnapshotFailed(last.epoch, 0, "full"))
+
+    assert cuts(driven.finish_epoch(last.epoch)) == []
+    assert cuts(driven.tell(Ticked(100.9))) == []
+    assert len(cuts(driven.tell(Ticked(101.1)))) == 1
+
+
 def test_a_slice_that_starts_without_a_time_gets_the_time_before_it() -> None:
     driven = Driven(partition(size_bytes=40_000))
     first = cuts(driven.start())
