@@ -200,7 +200,14 @@ def test_a_directory_of_rules_that_is_not_there_is_exit_2(rules: Path, tmp_path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--runtime", "spark"], ["--shards", "0"], ["--job", "../../etc"], ["--no-such-option"], ["--epoch-events", "0"], ["--log-type", ""]],
+    [
+        ["--runtime", "spark"],
+        ["--shards", "0"],
+        ["--job", "../../etc"],
+        ["--no-such-option"],
+        ["--epoch-events", "0"],
+        ["--log-type", ""],
+    ],
     ids=" ".join,
 )
 def test_usage_is_exit_2(arguments: list[str], rules: Path, tmp_path: Path) -> None:
