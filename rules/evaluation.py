@@ -1,8 +1,9 @@
 """The context of the evaluation that runs now, and running one: what the helpers and the bound clock act on.
 
 One Evaluation object serves a whole shard: it is set up for each event, so that an evaluation costs no allocation.
-While probing (no state) the first helper call records its key and ends the evaluation. A rule cannot swallow that: the
-record, not the exception, decides what the evaluation came to (DESIGN 11.4).
+While probing (no state) the first helper call records its key and ends the evaluation; with a state that holds only some
+keys, the first key that it does not hold does. A rule cannot swallow that: the record, not the exception, decides what the
+evaluation came to (DESIGN 11.4).
 """
 
 from __future__ import annotations
@@ -20,24 +21,32 @@ if TYPE_CHECKING:
     from rules.rule import Rule
     from rules.state import State
 
-__all__ = ["NO_MATCH", "REACHED", "Evaluation", "StateReached", "current", "evaluate"]
+__all__ = ["DEFERRED", "NO_MATCH", "REACHED", "Evaluation", "StateReached", "current", "evaluate"]
 
 REACHED = Outcome(None, ())
 """What a probe that reached state comes to: Evaluation.key says where. Compare by identity."""
 
+DEFERRED = Outcome(None, ())
+"""What an evaluation comes to that asked for a key which the state does not hold: Evaluation.keys() says which, the last is
+the one it met. It has left nothing behind. Compare by identity."""
+
 _OTHER_THREAD = "a caching helper was called from another thread: call it in rule() itself"
+
+STRAYED = Outcome(None, (RuleError("rule", "ThreadError", _OTHER_THREAD, ""),))
+"""What an evaluation comes to that called a helper from another thread."""
 
 
 class Evaluation:
     """What one shard's evaluations share. Not thread-safe, on purpose: a helper called in another thread is refused."""
 
-    __slots__ = ("_group", "_group_of", "_random", "_thread", "ended", "event_time_s", "foreign_key", "key", "position",
-                 "rule_id", "state", "strayed")  # fmt: skip
+    __slots__ = ("_holds", "_others", "_random", "_thread", "ended", "event_time_s", "foreign", "key", "position", "rule_id",
+                 "state", "strayed")  # fmt: skip
 
-    def __init__(self, state: State | None, group_of: Callable[[str], int] | None = None) -> None:
+    def __init__(self, state: State | None, holds: Callable[[str], bool] | None = None) -> None:
         self.state = state
         """Where helpers read and write; None while probing."""
-        self._group_of = group_of
+        self._holds = holds
+        """Whether the state holds a key; None where it holds all."""
         self._thread = threading.get_ident()
         self.event_time_s = 0.0
         """The event's own time: what time.time() gives in rule modules."""
@@ -47,11 +56,12 @@ class Evaluation:
         """The first key that the evaluation asked state for."""
         self.ended = False
         """A helper ended the evaluation; whatever the rule did after that does not count."""
-        self.foreign_key: str | None = None
-        """It was ended by this key, which is of another key group than the first."""
+        self._others: dict[str, None] | None = None
+        """The keys after the first, each once."""
+        self.foreign = False
+        """It was ended by a key which the state does not hold."""
         self.strayed = False
         """It was ended by a helper call from another thread."""
-        self._group = 0
         self._random: random.Random | None = None
 
     def begin_event(self, event_time_s: float, position: tuple[int, ...]) -> None:
@@ -63,8 +73,8 @@ class Evaluation:
     def begin(self, rule_id: str) -> None:
         """Forget what the evaluation before came to."""
         self.rule_id = rule_id
-        self.key = self.foreign_key = self._random = None
-        self.ended = self.strayed = False
+        self.key = self._others = self._random = None
+        self.ended = self.foreign = self.strayed = False
 
     def reach(self, key: str) -> State:
         """The state that holds a key. Raises StateReached, after recording why, where the evaluation ends here."""
@@ -74,19 +84,29 @@ class Evaluation:
             raise RuntimeError(_OTHER_THREAD)
         if self.ended:
             raise StateReached
+        state = self.state
         if self.key is None:
             self.key = key
-            if self.state is None:
-                self.ended = True
-                raise StateReached
-            if self._group_of is not None:
-                self._group = self._group_of(key)
-        elif self._group_of is not None and key != self.key and self._group_of(key) != self._group:
-            self.foreign_key = key
+        elif key == self.key or (self._others is not None and key in self._others):
+            assert state is not None
+            return state
+        elif self._others is None:
+            self._others = {key: None}
+        else:
+            self._others[key] = None
+        if state is None:
             self.ended = True
             raise StateReached
-        assert self.state is not None
-        return self.state
+        if self._holds is not None and not self._holds(key):
+            self.ended = self.foreign = True
+            raise StateReached
+        return state
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys that the evaluation asked state for, each once, in that order."""
+        if self.key is None:
+            return ()
+        return (self.key,) if self._others is None else (self.key, *self._others)
 
     @property
     def random(self) -> random.Random:
@@ -107,10 +127,10 @@ def current() -> Evaluation:
 
 
 def evaluate(rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome:
-    """Run a rule on an event: NO_MATCH, REACHED (probing only) or what it came to. Never raises for what a rule does.
+    """Run a rule on an event: NO_MATCH, REACHED (probing only), DEFERRED or what it came to. Never raises for what a rule does.
 
-    One at a time in a process. Writes that stood before an ordinary exception stand after it; an evaluation that reached a
-    second key group, or called a helper from another thread, leaves none.
+    One at a time in a process. Writes that stood before an ordinary exception stand after it; an evaluation that asked for a
+    key which the state does not hold, or called a helper from another thread, leaves none.
     """
     global _current
     evaluation.begin(rule.id)
@@ -124,17 +144,8 @@ def evaluate(rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome
         _current = None
     if not evaluation.ended:
         return outcome
-    if not evaluation.strayed and evaluation.foreign_key is None:
+    if state is None and not evaluation.strayed:
         return REACHED
     if state is not None:
         state.undo()
-    error = RuleError("rule", "ThreadError", _OTHER_THREAD, "") if evaluation.strayed else _two_groups(evaluation)
-    return Outcome(None, (error,))
-
-
-def _two_groups(evaluation: Evaluation) -> RuleError:
-    message = (
-        f"one evaluation touched {evaluation.key!r} and {evaluation.foreign_key!r}, which are in different key groups: "
-        "give both keys a common {tag}, such as the actor in braces"
-    )
-    return RuleError("rule", "KeyGroupError", message, "")
+    return STRAYED if evaluation.strayed else DEFERRED

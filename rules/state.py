@@ -95,6 +95,8 @@ class State:
         """Sets of hot keys, valid while the stored members are the very same tuple."""
         self._images: dict[str, _Image] = {}
         """What was stored, when the evaluation began, under the keys that it has written."""
+        self._epoch_images: dict[str, _Image] | None = None
+        """The same since begin_epoch(), for the keys of all evaluations; None where nobody wants to go back that far."""
 
     def __len__(self) -> int:
         """How many keys are stored: the live, and the expired that free() has not met yet."""
@@ -241,7 +243,9 @@ class State:
         after_s = before_s if live and epoch_seconds is None else self._expiry_s(helper, key, epoch_seconds)
         assert after_s is not None
         if key not in self._images:
-            self._images[key] = self._image(key)
+            image = self._images[key] = self._image(key)
+            if self._epoch_images is not None:
+                self._epoch_images.setdefault(key, image)
         self.dirty.add(key)
         self._expiries[key] = after_s
         if before_s is None:
@@ -283,6 +287,15 @@ class State:
                 self._visits.pop()  # the evaluation's new keys are the last that were appended
         self.dirty.update(self._images)  # someone may have taken the undone rows already
         self._images = {}
+
+    def begin_epoch(self) -> None:
+        """From here on row_before() can tell what was stored when this was called, after any number of evaluations."""
+        self._epoch_images = {}
+
+    def row_before(self, key: str) -> Row:
+        """What was stored under the key when the epoch began, as row() would have said."""
+        assert self._epoch_images is not None
+        return Row(key, *(self._epoch_images.get(key) or self._image(key)))
 
     def _image(self, key: str) -> _Image:
         return self._counters.get(key), self._sets.get(key), self._dictionaries.get(key), self._expiries.get(key)

@@ -308,7 +308,6 @@ class Ingest:
         sub = position[2] if len(position) > 2 else 0
         for owner, ordinals in touched.items():
             to = work.done.routed[owner]
-            stays = to.parsed is not None
             to.events.append(
                 RoutedEvent(
                     work.events,
@@ -317,7 +316,7 @@ class Ingest:
                     work.clock.local_w_s,
                     plan.log_type.name,
                     tuple(ordinals),
-                    b"" if stays else raw,
+                    raw,
                     sub,
                     work.rounds,
                 )

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from cluster.core.watermark import SliceTimes, Watermark
 from rules.event import PantherEvent
 from rules.rule import Match, RuleError
+from rules.state import Row
 
 Format = Literal["jsonl", "records", "parquet"]
 Compression = Literal["gzip", "zstd"] | None
@@ -150,6 +151,35 @@ class AlertOutput(NamedTuple):
     created_s: float
 
 
+class JoinedEvaluation(NamedTuple):
+    """An evaluation on its way into the serial lane (lane.py), with all that it takes to run it anywhere."""
+
+    order: Order
+    partition: int
+    clock_s: float
+    event: RoutedEvent
+    keys: tuple[str, ...]
+    """The keys that it is known to touch."""
+
+
+@dataclass(slots=True)
+class RuleCounts:
+    """What one rule did where it reached state."""
+
+    evaluations: int = 0
+    deferred: int = 0
+    """Those that asked for a key of another shard."""
+    lane: int = 0
+    """Those whose result is the serial lane's, because of a key of their own or of one that they share."""
+    lane_s: float = 0.0
+
+    def add(self, other: RuleCounts) -> None:
+        self.evaluations += other.evaluations
+        self.deferred += other.deferred
+        self.lane += other.lane
+        self.lane_s += other.lane_s
+
+
 @dataclass(slots=True)
 class Counts:
     """What a shard did in an epoch; summed up in the run's summary."""
@@ -159,6 +189,8 @@ class Counts:
     probes: int = 0
     evaluations: int = 0
     deferred: int = 0
+    rules: dict[str, RuleCounts] = field(default_factory=dict)
+    """By RuleID, in epochs in which anything was deferred."""
 
     def add(self, other: Counts) -> None:
         self.events += other.events
@@ -166,6 +198,8 @@ class Counts:
         self.probes += other.probes
         self.evaluations += other.evaluations
         self.deferred += other.deferred
+        for rule_id, counts in other.rules.items():
+            self.rules.setdefault(rule_id, RuleCounts()).add(counts)
 
 
 # --- messages to a shard -----------------------------------------------------------------------------------------
@@ -225,12 +259,47 @@ class EventsRouted:
 
 
 @dataclass(frozen=True, slots=True)
-class MatchesFound:
-    """All matches of one shard in an epoch that the receiver groups; sent even when empty."""
+class EpochExecuted:
+    """A shard has executed an epoch: its matches that the receiver groups. Sent even when empty, which makes it the barrier."""
 
     epoch: int
     sender: int
     matches: list[FoundMatch]
+    deferred: int
+    """How many evaluations the sender could not finish; with any, the epoch is resolved by its serial lane."""
+    joining: list[JoinedEvaluation]
+    """These evaluations, where the receiver runs the lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeysAsked:
+    """The serial lane of an epoch needs these keys of the receiver, and every evaluation that touched one of them."""
+
+    epoch: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeysLent:
+    """Answers KeysAsked: the keys as they were when the epoch began, those that their evaluations drew in as well."""
+
+    epoch: int
+    sender: int
+    rows: list[Row]
+    joining: list[JoinedEvaluation]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRan:
+    """The serial lane of an epoch is through: what it leaves behind for the receiver. Sent even when empty."""
+
+    epoch: int
+    rows: list[Row]
+    """The receiver's keys that were lent, as they are now."""
+    orders: frozenset[Order]
+    """The evaluations that ran in the lane; whatever they came to before is void."""
+    matches: list[FoundMatch]
+    errors: list[FoundError]
 
 
 @dataclass(frozen=True, slots=True)

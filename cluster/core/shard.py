@@ -3,16 +3,23 @@
 Life of an epoch e on a shard (each step waits for the one above it, and for the same step of e-1):
 
     EpochCut        own slices are read and ingested           -> EventsRouted to every shard, SliceIngested
-    EventsRouted    from every shard, and e-1 executed         -> execute e in position order; MatchesFound to every shard
-    MatchesFound    from every shard, and e-1 grouped          -> group e in position order; EpochGrouped to the coordinator
+    EventsRouted    from every shard, and e-1 grouped          -> execute e in position order; EpochExecuted to every shard
+    EpochExecuted   from every shard, and nothing was deferred -> group e in position order; EpochGrouped to the coordinator
+
+Where any shard deferred an evaluation, the epoch's leader runs the serial lane (lane.py) before e is grouped:
+
+    EpochExecuted   from every shard, on the leader            -> KeysAsked to the owners
+    KeysAsked       the keys' owner                            -> KeysLent to the leader
+    KeysLent        from every shard that was asked            -> a pass; KeysAsked again, or LaneRan to every shard
+    LaneRan                                                    -> take the outcome over, group e
 
 Reading runs ahead of executing by as many epochs as the coordinator cuts. Pure: no clock, no store, no threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.core import records, snapshot
@@ -20,22 +27,29 @@ from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send
 from cluster.core.errors import InvariantBroken, require
 from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, event_id_of
 from cluster.core.keygroups import key_grouping, owned_range, owner_of, window_group
+from cluster.core.lane import Lane
 from cluster.core.messages import (
     AlertOutput,
     BlobsLoaded,
     Counts,
     EpochCut,
+    EpochExecuted,
     EpochGrouped,
     EventsRouted,
     FoundError,
     FoundMatch,
-    MatchesFound,
+    JoinedEvaluation,
+    KeysAsked,
+    KeysLent,
+    LaneRan,
     Message,
+    Order,
     Output,
     Partition,
     Records,
     RoutedEvent,
     RoutedSlice,
+    RuleCounts,
     ShardRestored,
     SliceIngested,
     SliceParsed,
@@ -48,11 +62,11 @@ from cluster.core.messages import (
     TimeKnown,
 )
 from cluster.core.watermark import NEVER_S, Watermark
-from rules.evaluation import NO_MATCH, Evaluation, evaluate
+from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.logtypes import LogType
 from rules.pack import Pack
-from rules.rule import Outcome, Rule, RuleError
+from rules.rule import Outcome, Rule
 from rules.state import Row, State
 from rules.windows import Policy, Windows
 
@@ -78,6 +92,34 @@ class ShardConfig:
     """Do not parse lines that no rule can match; off, dead letters are complete, and all is slower."""
 
 
+class _Lender:
+    """What of an epoch a shard has lent to the serial lane, and what it could: each evaluation and key once."""
+
+    def __init__(self, evaluations: Iterable[JoinedEvaluation]) -> None:
+        self._by_key: dict[str, list[JoinedEvaluation]] = {}
+        for evaluation in evaluations:
+            for key in evaluation.keys:
+                self._by_key.setdefault(key, []).append(evaluation)
+        self._lent: set[str] = set()
+
+    def lend(self, keys: Iterable[str]) -> tuple[list[str], list[JoinedEvaluation]]:
+        """The keys, those that their evaluations touched, and so on; and these evaluations."""
+        found: dict[Order, JoinedEvaluation] = {}
+        lent: list[str] = []
+        pending = list(keys)
+        while pending:
+            key = pending.pop()
+            if key in self._lent:
+                continue
+            self._lent.add(key)
+            lent.append(key)
+            for evaluation in self._by_key.get(key, ()):
+                if evaluation.order not in found:
+                    found[evaluation.order] = evaluation
+                    pending += evaluation.keys
+        return lent, list(found.values())
+
+
 @dataclass(slots=True)
 class _Epoch:
     """What a shard knows of an epoch that is not finished."""
@@ -87,13 +129,26 @@ class _Epoch:
     waiting: dict[int, Records] = field(default_factory=dict)
     """Own slices that wait for TimeKnown."""
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
-    found: dict[int, list[FoundMatch]] = field(default_factory=dict)
+    touched: list[tuple[str, ...]] = field(default_factory=list)
+    """The keys of each executed evaluation, in order; kept where other shards may ask for them."""
+    joining: list[JoinedEvaluation] = field(default_factory=list)
+    """Own evaluations that were deferred."""
+    executed: dict[int, EpochExecuted] = field(default_factory=dict)
+    lane: Lane | None = None
+    """On the leader."""
+    asked: set[int] = field(default_factory=set)
+    """The shards whose keys the lane waits for."""
+    lender: _Lender | None = None
+    ran: LaneRan | None = None
     errors: list[FoundError] = field(default_factory=list)
     horizon_s: float = NEVER_S
-    """W at its start, less the lateness: no clock in it or after it lies before."""
+    """No clock in it or after it lies before."""
+    started: Watermark = field(default_factory=Watermark)
+    """W at its start."""
     watermark: Watermark | None = None
+    """W at its end, once it is executed."""
     keys: list[Row] | None = None
-    """Captured at the end of execute, in an epoch with a checkpoint."""
+    """Captured when it is resolved, in an epoch with a checkpoint."""
     delta: bool = False
     """`keys` holds only what changed since the snapshot before."""
     counts: Counts = field(default_factory=Counts)
@@ -102,8 +157,16 @@ class _Epoch:
 class Shard:
     """One shard's machine. Never blocks, never fails on input: bad records become dead letters, bad rules errors."""
 
-    def __init__(self, config: ShardConfig, pack: Pack, log_types: Mapping[str, LogType]) -> None:
+    def __init__(
+        self,
+        config: ShardConfig,
+        pack: Pack,
+        log_types: Mapping[str, LogType],
+        timer: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`timer` gives seconds, for the report on lane time; no result depends on it."""
         self._config = config
+        self._timer = timer
         self._rules: tuple[Rule, ...] = pack.rules
         self._policies = [
             Policy(rule.spec.threshold, float(rule.spec.dedup_period_s), rule.has_unique) for rule in pack.rules
@@ -125,7 +188,9 @@ class Shard:
         self._group_of = key_grouping(config.key_groups)
         self.state = State(config.max_value_bytes)
         self.windows = Windows()
-        self._evaluation = Evaluation(self.state, self._group_of)
+        self._alone = config.shards == 1
+        """No key is another shard's: nothing is ever deferred."""
+        self._evaluation = Evaluation(self.state, None if self._alone else self._owns)
         self._epochs: dict[int, _Epoch] = {}
         self._executed = 0
         self._grouped = 0
@@ -139,7 +204,10 @@ class Shard:
             SliceRead: self._read,
             TimeKnown: self._time_known,
             EventsRouted: self._events_routed,
-            MatchesFound: self._matches_found,
+            EpochExecuted: self._epoch_executed,
+            KeysAsked: self._keys_asked,
+            KeysLent: self._keys_lent,
+            LaneRan: self._lane_ran,
             SnapshotStored: self._snapshot_stored,
             SnapshotFailed: self._snapshot_failed,
         }
@@ -236,21 +304,23 @@ class Shard:
         return self._advance_execute()
 
     def _advance_execute(self) -> list[Effect]:
-        effects: list[Effect] = []
-        while True:
-            epoch = self._epochs.get(self._executed + 1)
-            if epoch is None or epoch.cut is None or len(epoch.routed) < self._config.shards:
-                return effects
-            self._executed += 1
-            effects += self._execute(self._executed, epoch)
+        """Execute the next epoch, once its events are here and the one before it is resolved."""
+        epoch = self._epochs.get(self._executed + 1)
+        if epoch is None or epoch.cut is None or len(epoch.routed) < self._config.shards or self._grouped < self._executed:
+            return []
+        self._executed += 1
+        return self._execute(self._executed, epoch)
 
     def _execute(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.cut is not None
         epoch.horizon_s = self._watermark.w_s - self._config.lateness_s
         self.state.free(epoch.horizon_s, _FREED_PER_EPOCH)
-        slices = sorted((s for parts in epoch.routed.values() for s in parts), key=lambda s: s.number)
-        require([s.number for s in slices] == [t.number for t in epoch.cut.tasks], f"epoch {number} misses a slice")
+        if not self._alone:
+            self.state.begin_epoch()
         found: list[FoundMatch] = []
+        started = self._watermark
+        slices = self._slices(epoch)
+        require([s.number for s in slices] == [t.number for t in epoch.cut.tasks], f"epoch {number} misses a slice")
         for routed in slices:
             partition = epoch.cut.tasks[routed.number].slice.partition
             self._execute_slice(epoch, routed, partition, found)
@@ -260,17 +330,17 @@ class Shard:
                 epoch.errors += ingested.errors
                 epoch.counts.add(ingested.counts)
             self._watermark = self._watermark.after(routed.times)
-        epoch.routed = dict.fromkeys(epoch.routed, ())
-        epoch.watermark = self._watermark
-        if epoch.cut.checkpoint:
-            epoch.delta = self._delta()
-            epoch.keys = self._capture_keys(epoch.delta)
-        return self._send_matches(number, found)
+        epoch.started, epoch.watermark = started, self._watermark
+        return self._send_executed(number, epoch, found)
+
+    @staticmethod
+    def _slices(epoch: _Epoch) -> list[RoutedSlice]:
+        return sorted((part for parts in epoch.routed.values() for part in parts), key=lambda part: part.number)
 
     def _execute_slice(self, epoch: _Epoch, routed: RoutedSlice, partition: int, found: list[FoundMatch]) -> None:
         source = self._sources[partition]
         evaluation, state, watermark = self._evaluation, self.state, self._watermark
-        lateness_s = self._config.lateness_s
+        lateness_s, alone = self._config.lateness_s, self._alone
         parsed = routed.parsed
         for at, item in enumerate(routed.events):
             event = parsed[at] if parsed is not None else self._decoder.routed(item, source)
@@ -280,12 +350,16 @@ class Shard:
             evaluation.begin_event(item.time_s, item.position)
             for ordinal in item.rules:
                 outcome = evaluate(self._rules[ordinal], event, evaluation)
-                if evaluation.key is not None and self._group_of(evaluation.key) not in self._owned:
-                    state.undo()
-                    outcome = _strayed(evaluation.key)
-                if outcome is not NO_MATCH:
+                if not alone:
+                    epoch.touched.append(evaluation.keys())
+                if outcome is DEFERRED:
+                    order = (routed.number, item.place, ordinal)
+                    epoch.joining.append(JoinedEvaluation(order, partition, clock_s, item, evaluation.keys()))
+                elif outcome is not NO_MATCH:
                     self._outcome(epoch, routed.number, item, event, ordinal, clock_s, outcome, found)
             epoch.counts.evaluations += len(item.rules)
+        if parsed is not None:
+            parsed.clear()
 
     def _outcome(
         self,
@@ -310,40 +384,173 @@ class Shard:
         w_s = self._watermark.before(found.order[1], final.local_w_s, ingested.times)
         return found._replace(clock_s=max(found.event_time_s, w_s - self._config.lateness_s))
 
-    # --- group ---------------------------------------------------------------------------------------------------
+    def _owns(self, key: str) -> bool:
+        return self._group_of(key) in self._owned
 
-    def _send_matches(self, number: int, found: list[FoundMatch]) -> list[Effect]:
+    def _send_executed(self, number: int, epoch: _Epoch, found: list[FoundMatch]) -> list[Effect]:
+        own, leader = self._config.shard, self._leader(number)
+        batches = self._by_grouper(found)
+        joining = epoch.joining
+        if joining:
+            epoch.counts.deferred += len(joining)
+            self._count_rules(epoch)
+        executed = [
+            EpochExecuted(number, own, batch, len(joining), joining if to == leader else [])
+            for to, batch in enumerate(batches)
+        ]
+        effects: list[Effect] = [Send(to, message) for to, message in enumerate(executed) if to != own]
+        return effects + self._epoch_executed(executed[own])
+
+    def _by_grouper(self, found: list[FoundMatch]) -> list[list[FoundMatch]]:
+        """Matches by the shard that owns their alert window."""
         groups, shards = self._config.key_groups, self._config.shards
         batches: list[list[FoundMatch]] = [[] for _ in range(shards)]
         for match in found:
             rule_id = self._rules[match.order[2]].id
             batches[owner_of(window_group(rule_id, match.match.dedup, groups), shards, groups)].append(match)
-        own = self._config.shard
-        effects: list[Effect] = [
-            Send(to, MatchesFound(number, own, batch)) for to, batch in enumerate(batches) if to != own
-        ]
-        return effects + self._matches_found(MatchesFound(number, own, batches[own]))
+        return batches
 
-    def _matches_found(self, message: MatchesFound) -> list[Effect]:
+    def _count_rules(self, epoch: _Epoch) -> None:
+        for part in self._slices(epoch):
+            for item in part.events:
+                for ordinal in item.rules:
+                    epoch.counts.rules.setdefault(self._rules[ordinal].id, RuleCounts()).evaluations += 1
+        for joined in epoch.joining:
+            epoch.counts.rules[self._rules[joined.order[2]].id].deferred += 1
+
+    # --- the serial lane -----------------------------------------------------------------------------------------
+
+    def _leader(self, number: int) -> int:
+        """Who runs the lane of an epoch: in turns, so that the work is shared."""
+        return number % self._config.shards
+
+    def _epoch_executed(self, message: EpochExecuted) -> list[Effect]:
         epoch = self._epochs.setdefault(message.epoch, _Epoch())
-        require(message.sender not in epoch.found, f"shard {message.sender} sent matches of {message.epoch} twice")
-        epoch.found[message.sender] = message.matches
-        effects: list[Effect] = []
-        while True:
-            ready = self._epochs.get(self._grouped + 1)
-            if ready is None or len(ready.found) < self._config.shards or self._executed <= self._grouped:
-                return effects
-            self._grouped += 1
-            effects += self._group(self._grouped, ready)
-            del self._epochs[self._grouped]
+        require(message.sender not in epoch.executed, f"shard {message.sender} executed epoch {message.epoch} twice")
+        epoch.executed[message.sender] = message
+        return self._resolve(message.epoch, epoch)
+
+    def _resolve(self, number: int, epoch: _Epoch) -> list[Effect]:
+        """Once every shard has executed: group the epoch, after the serial lane where there is one."""
+        if len(epoch.executed) < self._config.shards:
+            return []
+        require(number == self._executed, f"epoch {number} was executed everywhere but here")
+        if not any(executed.deferred for executed in epoch.executed.values()):
+            return self._finish(number, epoch)
+        if epoch.ran is not None:
+            self._take_over(epoch, epoch.ran)
+            return self._finish(number, epoch)
+        if epoch.lane is not None or self._leader(number) != self._config.shard:
+            return []
+        epoch.lane = Lane(self._rules, self._decoder, self._sources, self._config.max_value_bytes, self._timer)
+        joining = [joined for executed in epoch.executed.values() for joined in executed.joining]
+        return self._ask(number, epoch, epoch.lane.join(joining))
+
+    def _ask(self, number: int, epoch: _Epoch, keys: set[str]) -> list[Effect]:
+        """Ask the owners for keys that the lane wants. Sorted: what is sent must not depend on the order of a set."""
+        groups, shards, own = self._config.key_groups, self._config.shards, self._config.shard
+        wanted: dict[int, list[str]] = {}
+        for key in sorted(keys):
+            wanted.setdefault(owner_of(self._group_of(key), shards, groups), []).append(key)
+        epoch.asked = set(wanted)
+        effects: list[Effect] = [
+            Send(to, KeysAsked(number, tuple(asked))) for to, asked in wanted.items() if to != own
+        ]
+        if own in wanted:
+            effects += self._keys_lent(self._lent(number, epoch, wanted[own]))
+        return effects
+
+    def _keys_asked(self, message: KeysAsked) -> list[Effect]:
+        lent = self._lent(message.epoch, self._epochs[message.epoch], message.keys)
+        return [Send(self._leader(message.epoch), lent)]
+
+    def _lent(self, number: int, epoch: _Epoch, keys: Iterable[str]) -> KeysLent:
+        require(number == self._executed, f"keys of epoch {number} are asked for, which does not run here")
+        if epoch.lender is None:
+            epoch.lender = _Lender(self._settled(epoch))
+        lent, joining = epoch.lender.lend(keys)
+        return KeysLent(number, self._config.shard, [self.state.row_before(key) for key in lent], joining)
+
+    def _settled(self, epoch: _Epoch) -> Iterator[JoinedEvaluation]:
+        """The evaluations of an epoch that were not deferred, with the keys that they touched."""
+        assert epoch.cut is not None
+        deferred = {joined.order for joined in epoch.joining}
+        touched = iter(epoch.touched)
+        watermark = epoch.started
+        for part in self._slices(epoch):
+            partition = epoch.cut.tasks[part.number].slice.partition
+            for item in part.events:
+                w_s = watermark.before(item.place, item.local_w_s, part.times)
+                clock_s = max(item.time_s, w_s - self._config.lateness_s)
+                for ordinal in item.rules:
+                    joined = JoinedEvaluation((part.number, item.place, ordinal), partition, clock_s, item, next(touched))
+                    if joined.order not in deferred:
+                        yield joined
+            watermark = watermark.after(part.times)
+
+    def _keys_lent(self, message: KeysLent) -> list[Effect]:
+        epoch = self._epochs[message.epoch]
+        require(epoch.lane is not None, f"keys are lent to epoch {message.epoch}, whose lane is not here")
+        assert epoch.lane is not None
+        require(message.sender in epoch.asked, f"shard {message.sender} lent keys unasked")
+        epoch.asked.discard(message.sender)
+        wanted = epoch.lane.join(message.joining, message.rows)
+        if epoch.asked:
+            return []
+        require(not wanted, f"the owners kept keys of epoch {message.epoch}: {sorted(wanted)[:3]}")
+        wanted = epoch.lane.run()
+        return self._ask(message.epoch, epoch, wanted) if wanted else self._close_lane(message.epoch, epoch, epoch.lane)
+
+    def _close_lane(self, number: int, epoch: _Epoch, lane: Lane) -> list[Effect]:
+        groups, shards, own = self._config.key_groups, self._config.shards, self._config.shard
+        rows: list[list[Row]] = [[] for _ in range(shards)]
+        for row in lane.rows():
+            rows[owner_of(self._group_of(row.key), shards, groups)].append(row)
+        matches = self._by_grouper(lane.matches)
+        for rule_id, counts in lane.counts.items():
+            epoch.counts.rules.setdefault(rule_id, RuleCounts()).add(counts)
+        ran = [
+            LaneRan(number, rows[to], lane.orders, matches[to], lane.errors if to == own else []) for to in range(shards)
+        ]
+        effects: list[Effect] = [Send(to, message) for to, message in enumerate(ran) if to != own]
+        return effects + self._lane_ran(ran[own])
+
+    def _lane_ran(self, message: LaneRan) -> list[Effect]:
+        epoch = self._epochs[message.epoch]
+        require(epoch.ran is None, f"the lane of epoch {message.epoch} ran twice")
+        epoch.ran = message
+        return self._resolve(message.epoch, epoch)  # the leader may have heard of shards that are still to be heard here
+
+    def _take_over(self, epoch: _Epoch, ran: LaneRan) -> None:
+        """Take the lane's outcome in place of what its evaluations came to before."""
+        for row in ran.rows:
+            self.state.restore(row)
+            self.state.dirty.add(row.key)
+        epoch.errors = [error for error in epoch.errors if error.order not in ran.orders] + ran.errors
+        own = self._config.shard
+        for sender, executed in epoch.executed.items():
+            matches = [match for match in executed.matches if match.order not in ran.orders]
+            epoch.executed[sender] = replace(executed, matches=matches + (ran.matches if sender == own else []))
+
+    # --- group ---------------------------------------------------------------------------------------------------
+
+    def _finish(self, number: int, epoch: _Epoch) -> list[Effect]:
+        """Every evaluation of the epoch has its outcome: group its matches, and execute the next."""
+        assert epoch.cut is not None
+        if epoch.cut.checkpoint:
+            epoch.delta = self._delta()
+            epoch.keys = self._capture_keys(epoch.delta)
+        self._grouped = number
+        effects = self._group(number, epoch)
+        del self._epochs[number]
+        return effects + self._advance_execute()
 
     def _group(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.watermark is not None
-        # By the horizon of this epoch, not of one that was executed since: its matches may need what that one would free.
         self.windows.free(epoch.horizon_s, _FREED_PER_EPOCH)
         matches: list[Output] = []
         alerts: list[AlertOutput] = []
-        found = [match for part in epoch.found.values() for match in part]
+        found = [match for executed in epoch.executed.values() for match in executed.matches]
         found.sort(key=lambda match: match.order)
         for match in found:
             self._place(match, matches, alerts)
@@ -424,12 +631,3 @@ class Shard:
             require(self._group_of(row.key) in self._owned, f"key {row.key!r} belongs to another shard")
         self.state.validate()
         self.windows.validate()
-
-
-def _strayed(key: str) -> Outcome:
-    """The pair of the check at ingest: a rule that asks for another key than its probe did is not deterministic."""
-    message = (
-        f"asked for key {key!r}, but for another one when it was probed: "
-        "build keys from the event alone (no os.urandom, threads or files)"
-    )
-    return Outcome(None, (RuleError("rule", "KeyChanged", message, ""),))

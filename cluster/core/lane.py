@@ -1,0 +1,139 @@
+"""The serial lane: evaluations that touch keys of several shards, run by one of them in the order of the epoch.
+
+An evaluation that asks for a key which its shard does not own is undone and deferred. When a shard has deferred any, the
+epoch's leader collects the closure: the deferred evaluations, and every evaluation of the epoch that touched one of their
+keys, transitively. Their keys go back to what they were when the epoch began, and the closure runs here in position order.
+
+Why the outcome is the sequential one: an evaluation outside the closure shares no key with one inside, so each side sees
+what it would have seen in order, whatever the other does. And a pass that asked for no key outside the closure *is* the
+sequential run of it: every evaluation met exactly the writes of those before it.
+
+A pass goes on when an evaluation asks for a key that nobody has lent: it is set aside, and all new keys join together after
+the pass, with the evaluations that touched them (DESIGN 11.13). Keys that only a pass in want of others asked for do no harm:
+their evaluations run again to the same end.
+
+The first evaluation that a pass set aside had run after the same evaluations on the same values as it will in the next one, so
+it must ask for the same keys again and get further. If it does not, its rule is not deterministic: an error, not a pass more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from cluster.core.ingest import Decoder, event_id_of
+from cluster.core.messages import FoundError, FoundMatch, JoinedEvaluation, Order, RuleCounts
+from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
+from rules.event import PantherEvent
+from rules.rule import Outcome, Rule, RuleError
+from rules.state import Row, State
+
+
+class Lane:
+    """The lane of one epoch. It holds the closure so far, and after a pass that wanted nothing, its outcome."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        decoder: Decoder,
+        sources: Mapping[int, str],
+        max_value_bytes: int,
+        timer: Callable[[], float],
+    ) -> None:
+        self._rules = rules
+        self._decoder = decoder
+        self._sources = sources
+        self._max_value_bytes = max_value_bytes
+        self._timer = timer
+        self._rows: dict[str, Row] = {}
+        """Every lent key, as it was when the epoch began."""
+        self._evaluations: dict[Order, JoinedEvaluation] = {}
+        self._events: dict[tuple[int, int], PantherEvent] = {}
+        self._state = State()
+        self._first_aside: tuple[Order, tuple[str, ...]] | None = None
+        """The first evaluation that the last pass set aside, and the keys that it had asked for."""
+        self._fickle: set[int] = set()
+        """Ordinals of rules that are not deterministic."""
+        self.matches: list[FoundMatch] = []
+        self.errors: list[FoundError] = []
+        self.counts: dict[str, RuleCounts] = {}
+
+    @property
+    def orders(self) -> frozenset[Order]:
+        """The evaluations of the closure."""
+        return frozenset(self._evaluations)
+
+    def join(self, joining: Iterable[JoinedEvaluation], rows: Iterable[Row] = ()) -> set[str]:
+        """Take evaluations and lent keys in; the keys that these evaluations touch and that nobody has lent yet."""
+        for joined in joining:
+            self._evaluations[joined.order] = joined
+        for row in rows:
+            self._rows[row.key] = row
+        return {key for joined in self._evaluations.values() for key in joined.keys} - self._rows.keys()
+
+    def run(self) -> set[str]:
+        """One pass over the closure, from the epoch's start. The keys that it asked for in vain; with none, it is the last."""
+        state = self._state = State(self._max_value_bytes)
+        for row in self._rows.values():
+            state.restore(row)
+        evaluation = Evaluation(state, self._rows.__contains__)
+        self.matches, self.errors, self.counts = [], [], {}
+        wanted: set[str] = set()
+        expected, self._first_aside = self._first_aside, None
+        for order, joined in sorted(self._evaluations.items()):
+            routed = joined.event
+            rule = self._rules[order[2]]
+            state.clock_s = joined.clock_s
+            evaluation.begin_event(routed.time_s, routed.position)
+            began_s = self._timer()
+            outcome = evaluate(rule, self._event(joined), evaluation)
+            counts = self.counts.setdefault(rule.id, RuleCounts())
+            counts.lane += 1
+            counts.lane_s += self._timer() - began_s
+            keys = evaluation.keys()
+            if expected is not None and order == expected[0] and keys[: len(expected[1])] != expected[1]:
+                self._fickle.add(order[2])
+                state.undo()
+                outcome = _key_changed(expected[1], keys)
+            elif outcome is DEFERRED:
+                if order[2] in self._fickle:
+                    outcome = _key_changed((), keys)
+                else:
+                    wanted.add(keys[-1])
+                    self._first_aside = self._first_aside or (order, keys)
+                    continue
+            if outcome is not NO_MATCH:
+                self._keep(joined, rule, outcome)
+        return wanted
+
+    def rows(self) -> list[Row]:
+        """Every lent key as the last pass left it."""
+        return [self._state.row(key) for key in self._rows]
+
+    def _event(self, joined: JoinedEvaluation) -> PantherEvent:
+        """Parsed once for all rules and passes."""
+        place = joined.order[:2]
+        event = self._events.get(place)
+        if event is None:
+            event = self._events[place] = self._decoder.routed(joined.event, self._sources[joined.partition])
+        return event
+
+    def _keep(self, joined: JoinedEvaluation, rule: Rule, outcome: Outcome) -> None:
+        routed = joined.event
+        event_id = event_id_of(self._event(joined).original, routed.position)
+        for error in outcome.errors:
+            self.errors.append(FoundError(joined.order, routed.position, event_id, rule.id, error))
+        if outcome.match is not None:
+            self.matches.append(
+                FoundMatch(
+                    joined.order, routed.position, event_id, routed.log_type, routed.time_s, joined.clock_s, outcome.match
+                )
+            )
+
+
+def _key_changed(before: tuple[str, ...], now: tuple[str, ...]) -> Outcome:
+    message = (
+        f"asked for {', '.join(map(repr, now[-3:])) or 'no key'}, but for another key"
+        f"{f' ({before[-1]!r})' if before else ''} when it ran before on the very same event and values: "
+        "build keys from the event and from state alone (no os.urandom, threads or files)"
+    )
+    return Outcome(None, (RuleError("rule", "KeyChanged", message, ""),))
