@@ -2,16 +2,22 @@
 
 PyYAML resolves plain scalars by YAML 1.1: `no` is False, `2020-01-01` a date, `010` eight, `1:30` ninety. Test events in rule
 packs are written for YAML 1.2's core schema, where these are text, text, ten and text.
+
+Nearly every file holds nothing but plain mappings, sequences and scalars: it is built straight from the parser's events.
+Whatever else there is (anchors, tags, merge keys, errors) goes through PyYAML's nodes, which know what it means.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from typing import Any
 
 import yaml
 
 _TAG = "tag:yaml.org,2002:"
+_REMEMBERED_SCALARS = 1 << 15
 
 
 class _Resolver(yaml.resolver.BaseResolver):
@@ -62,6 +68,75 @@ class _Loader(_Parser, yaml.constructor.SafeConstructor, _Resolver):  # type: ig
 _Loader.add_constructor(_TAG + "int", _Loader.construct_int)
 
 
+class _Unusual(Exception):
+    """Something that only the loader with nodes can judge."""
+
+
+def _plain_document(text: str) -> Any:
+    """The document of a file of plain mappings, sequences and scalars. Raises _Unusual, or what the parser raises."""
+    next_event: Callable[[], Any] = _Parser(text).get_event
+    next_event()  # the stream's start
+    next_event()  # the document's
+    document = _plain_value(next_event, next_event())
+    next_event()
+    if type(next_event()) is not yaml.StreamEndEvent:
+        raise _Unusual
+    return document
+
+
+def _plain_value(next_event: Callable[[], Any], event: Any) -> Any:
+    """What begins with this event."""
+    kind = type(event)
+    if kind is yaml.ScalarEvent:
+        if event.anchor is not None or event.tag is not None:
+            raise _Unusual
+        return _meaning(event.value) if event.implicit[0] else event.value
+    if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
+        raise _Unusual
+    if kind is yaml.MappingStartEvent:
+        return _plain_mapping(next_event)
+    if kind is yaml.SequenceStartEvent:
+        sequence = []
+        while type(event := next_event()) is not yaml.SequenceEndEvent:
+            sequence.append(_plain_value(next_event, event))
+        return sequence
+    raise _Unusual
+
+
+def _plain_mapping(next_event: Callable[[], Any]) -> dict[Any, Any]:
+    mapping: dict[Any, Any] = {}
+    pairs = 0
+    while type(event := next_event()) is not yaml.MappingEndEvent:
+        if type(event) is not yaml.ScalarEvent:
+            raise _Unusual
+        key = _plain_value(next_event, event)
+        mapping[key] = _plain_value(next_event, next_event())
+        pairs += 1
+    if pairs != len(mapping):  # a key is twice, or two keys are equal to Python
+        raise _Unusual
+    return mapping
+
+
+@lru_cache(_REMEMBERED_SCALARS)  # keys and values recur from file to file
+def _meaning(text: str) -> Any:
+    """What an unquoted scalar stands for. Raises _Unusual or ValueError for what is rare, such as 0x1F and .inf."""
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    read = _READ.get(tag.removeprefix(_TAG))
+    if read is None:
+        raise _Unusual
+    return read(text)
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": int,
+    "float": float,
+}
+_RESOLVER = _Resolver()
+
+
 class BadYaml(ValueError):
     """No YAML; `line` is where, counted from 1, or None."""
 
@@ -71,10 +146,18 @@ class BadYaml(ValueError):
 
 
 class Lines:
-    """Where things stand in a file."""
+    """Where things stand in a file. The file is parsed again by the first question: there is one only of a few files."""
 
-    def __init__(self, root: yaml.Node | None) -> None:
-        self._root = root
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _root(self) -> yaml.Node | None:
+        loader = _Loader(self._text)
+        try:
+            return loader.get_single_node()  # type: ignore[no-any-return]
+        finally:
+            loader.dispose()
 
     def of(self, *path: str | int) -> int:
         """The line of a key or list element, by the keys and indices that lead to it; of the innermost that is there."""
@@ -95,18 +178,28 @@ class Lines:
 def load(data: bytes) -> tuple[Any, Lines]:
     """The document of a file, and where its parts stand. Raises BadYaml."""
     try:
-        loader = _Loader(data.decode("utf-8-sig"))
-        try:
-            node = loader.get_single_node()
-            document = loader.construct_document(node) if node is not None else None
-        finally:
-            loader.dispose()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadYaml(f"no YAML: not UTF-8 at byte {error.start}", None) from None
+    try:
+        document = _plain_document(text)
+    except (_Unusual, yaml.YAMLError, ValueError, RecursionError):
+        document = _document(text)
+    return document, Lines(text)
+
+
+def _document(text: str) -> Any:
+    """The document of any file. Raises BadYaml."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
         raise BadYaml(f"no YAML: {problem}", mark.line + 1 if mark is not None else None) from None
     except (ValueError, RecursionError) as error:
         raise BadYaml(f"no YAML: {error}", None) from None
-    return document, Lines(node)

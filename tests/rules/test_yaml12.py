@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yaml import YAMLError
 
+from rules import yaml12
 from rules.yaml12 import BadYaml, load
+from tests.commands import PACKS
 
 
 @pytest.mark.parametrize(
@@ -82,3 +88,45 @@ def test_what_is_no_yaml_is_refused_with_its_line(text: bytes, line: int | None,
     with pytest.raises(BadYaml, match=message) as refused:
         load(text)
     assert refused.value.line == line
+
+
+SCALARS = st.sampled_from(
+    ["no", "true", "~", "", "010", "0x1F", "0o17", "-7", "1.5", ".inf", "-.INF", ".nan", "1e3", "2024-01-01", "<<", "=",
+     "'no'", '"1"', "plain text", "1:30", "!!str 1", "&a x", "*a", "9" * 30, "true x", "é", "| x", "- x", "? x", "x: y"]
+)  # fmt: skip
+
+
+def written(depth: int = 2) -> st.SearchStrategy[str]:
+    """A value in flow style, right or wrong."""
+    if not depth:
+        return SCALARS
+    inner = written(depth - 1)
+    mapping = st.lists(st.tuples(SCALARS, inner), max_size=3).map(
+        lambda it: f"{{{', '.join(f'{k}: {v}' for k, v in it)}}}"
+    )
+    return SCALARS | mapping | st.lists(inner, max_size=3).map(lambda it: f"[{', '.join(it)}]")
+
+
+@given(st.lists(st.tuples(SCALARS, written()), max_size=4))
+def test_the_short_cut_through_events_gives_what_the_nodes_give_or_leaves_it_to_them(
+    pairs: list[tuple[str, str]],
+) -> None:
+    text = "\n".join(f"{key}: {value}" for key, value in pairs)
+    try:
+        document = yaml12._document(text)
+    except BadYaml:
+        with pytest.raises((yaml12._Unusual, YAMLError, ValueError)):
+            yaml12._plain_document(text)
+        return
+    assert repr(load(text.encode())[0]) == repr(document)  # repr: NaN is not itself
+
+
+@pytest.mark.parametrize("path", sorted(PACKS.rglob("*.yml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_rule_needs_no_more_than_the_short_cut(path: Path) -> None:
+    text = path.read_text()
+
+    assert yaml12._plain_document(text) == yaml12._document(text)
+
+
+def test_equal_keys_of_two_types_are_two_keys_of_which_the_last_wins_as_in_python() -> None:
+    assert load(b"1: a\n1.0: b\n'1': c\n")[0] == {1: "b", "1": "c"}
