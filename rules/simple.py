@@ -431,7 +431,9 @@ class _Compiler:
             self._refuse(where, "Condition is missing", "add one, such as Condition: Equals")
             return None
         if not isinstance(name, str) or name not in _CONDITIONS:
-            remedy = _near(name, _CONDITIONS, "use one of the format's conditions, such as Equals or Contains")
+            denies = "not" in str(name).casefold()  # to suggest the contrary would be worse than nothing
+            alike = [each for each in _CONDITIONS if ("Not" in each) is denies]
+            remedy = _near(name, alike, "use one of the format's conditions, such as Equals or Contains")
             self._refuse((*where, "Condition"), f"unknown condition {_shown(name)}", remedy)
             return None
         keys = [key for key in _KEYS if key in node]
