@@ -12,7 +12,7 @@ import ast
 import threading
 from array import array
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from enum import Enum
 from functools import lru_cache, partial
 from io import BytesIO, StringIO
@@ -78,9 +78,10 @@ class Restorer:
         self._values.update({name: value for name, value in values.items() if name in self._values})
 
 
-def restorer_for(tree: ast.Module, namespace: dict[str, Any]) -> Restorer | None:
-    """A Restorer for a module that has just been executed, None where its functions can change nothing.
+def restorer_for(tree: ast.Module, namespace: dict[str, Any], modules: Set[str]) -> Restorer | None:
+    """A Restorer for a module that has been executed, None where its functions can change nothing.
 
+    `modules` are the names of it and of the pack's modules that it can reach: what they define is ours to restore, too.
     Raises CannotRestore.
     """
     found = _Uses(tree)
@@ -89,7 +90,7 @@ def restorer_for(tree: ast.Module, namespace: dict[str, Any]) -> Restorer | None
         names = names | found.used | set(namespace)
 
     def contents_of(value: Any) -> _Contents:
-        contents = _Contents(namespace["__name__"], attributes_set=found.sets_attributes)
+        contents = _Contents(modules, attributes_set=found.sets_attributes)
         contents.add(value)
         return contents
 
@@ -204,8 +205,8 @@ class _Iterator(Exception):
 class _Contents:
     """What it takes to put back the content of objects, and of all that can be reached from them."""
 
-    def __init__(self, module_name: str, *, attributes_set: bool) -> None:
-        self._module_name = module_name
+    def __init__(self, modules: Set[str], *, attributes_set: bool) -> None:
+        self._modules = modules
         self._attributes_set = attributes_set
         self._seen: dict[int, Any] = {}
         self.restores: list[Restore] = []
@@ -233,18 +234,18 @@ class _Contents:
         if isinstance(value, tuple | frozenset):
             return list(value)
         if isinstance(value, _Cached):  # what it remembers may depend on earlier events
-            if value.__module__ == self._module_name:
+            if value.__module__ in self._modules:
                 self.restores.append(value.cache_clear)
             return [value.__wrapped__]
         if isinstance(value, FunctionType):
             return self._function(value)
         if isinstance(value, type):
-            return self._class(value) if value.__module__ == self._module_name else ()
+            return self._class(value) if value.__module__ in self._modules else ()
         if isinstance(value, BuiltinMethodType | MethodType):  # add = SEEN.append
             return [value.__self__, *([value.__func__] if isinstance(value, MethodType) else [])]
         if isinstance(value, partial):
             return [value.func, value.args, value.keywords]
-        if type(value).__module__ == self._module_name and not isinstance(value, Enum):
+        if type(value).__module__ in self._modules and not isinstance(value, Enum):
             return [getattr(value, "__dict__", ()), *self._slots(value)]
         if isinstance(value, SimpleNamespace | UserDict | UserList | threading.local):
             return [vars(value)]
@@ -275,7 +276,7 @@ class _Contents:
         return ()
 
     def _function(self, function: FunctionType) -> Iterable[Any]:
-        if function.__module__ != self._module_name:
+        if function.__module__ not in self._modules:
             return ()
         if self._attributes_set:
             self.restores += [_refilled_cell(cell) for cell in function.__closure__ or () if _is_filled(cell)]

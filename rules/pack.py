@@ -6,41 +6,33 @@ machine builds the very same rules. Every problem of every file is reported at o
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
-import sys
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rules.errors import InvalidPack, Problem, SourceLocation
-from rules.globals import CannotRestore, restorer_for
-from rules.guards import guard_of
+from rules.globals import Restorer
+from rules.guards import Guard, guard_of
+from rules.items import DERIVABLE, Item, Reader, check_ids, check_models, with_base
 from rules.logtypes import LogType, load_definitions, shipped_definitions
-from rules.panther import reaches_state, rule_builtins
-from rules.rule import AUXILIARIES, PACK_PREFIX, Function, Rule, RuleSpec, place_of
+from rules.modules import Module, Modules
+from rules.rule import AUXILIARIES, Function, Rule, RuleSpec
 from rules.schema import module_of, read_spec
-from rules.yaml12 import BadYaml, Lines, load
+from rules.schema_tables import NOT_RUN
+from rules.yaml12 import BadYaml, load
 
-_SUFFIXES = (".py", ".yml", ".yaml")
+if TYPE_CHECKING:
+    from rules.datamodels import DataModel
+    from rules.event import EventContext, PantherEvent
+    from rules.lookups import LookupTable
 
-NOT_YET = {
-    "scheduled_rule": "scheduled rules",
-    "policy": "policies",
-    "datamodel": "data models",
-    "global": "global helpers",
-    "lookup_table": "lookup tables",
-    "correlation_rule": "correlation rules",
-    "scheduled_query": "scheduled queries",
-    "saved_query": "saved queries",
-    "pack": "pack manifests",
-}
-"""AnalysisTypes that are known and that this version does not run."""
+_YAML = (".yml", ".yaml")
 
 
 class MissingPack(FileNotFoundError):
@@ -52,18 +44,51 @@ class MissingPack(FileNotFoundError):
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Rules that belong together."""
+    """Rules that belong together, and what they use."""
 
     rules: tuple[Rule, ...]
-    """The enabled ones, by RuleID: the order in which they are evaluated."""
+    """The enabled ones for log events, by RuleID: the order in which they are evaluated."""
     all_rules: tuple[Rule, ...]
+    """Those for log events, enabled or not."""
+    scheduled_rules: tuple[Rule, ...]
+    """For the rows of scheduled queries, enabled or not."""
+    policies: tuple[Rule, ...]
+    """For cloud resources, enabled or not; their rule() is policy(resource)."""
+    packs: Mapping[str, frozenset[str]]
+    """PackID -> the ids it holds."""
+    globals: Mapping[str, str]
+    """GlobalID -> the path of its Python file."""
+    models: Mapping[str, DataModel]
+    """Log type -> its enabled data model."""
+    tables: tuple[LookupTable, ...]
+    """The enabled lookup tables that have content."""
     files: dict[str, bytes]
     digest: str
     """SHA-256 over the files: names the pack in manifests."""
     notices: tuple[str, ...]
-    """Items that this version does not run, a line each."""
+    """What a reader might not expect, a line each."""
     log_type_files: dict[str, bytes]
     """Definitions of log types found in the pack."""
+    _contexts: dict[str, EventContext | None] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> tuple[Rule, ...]:
+        """Rules, scheduled rules and policies, by id."""
+        return tuple(sorted((*self.all_rules, *self.scheduled_rules, *self.policies), key=lambda rule: rule.id))
+
+    def context_of(self, log_type: str) -> EventContext | None:
+        """What the pack adds to the events of a log type: a data model, lookup tables. None where it has neither."""
+        if log_type not in self._contexts:
+            self._contexts[log_type] = self._context(log_type)
+        return self._contexts[log_type]
+
+    def _context(self, log_type: str) -> EventContext | None:
+        model = self.models.get(log_type)
+        if model is None and not self.tables:
+            return None
+        from rules.lookups import PackContext
+
+        return PackContext(model, self.tables, log_type)
 
 
 def log_types_of(pack: Pack) -> dict[str, LogType]:
@@ -75,7 +100,7 @@ def log_types_of(pack: Pack) -> dict[str, LogType]:
 
 
 def read_files(directories: Sequence[Path]) -> dict[str, bytes]:
-    """The rule files below some directories, by relative path; hidden files and folders are skipped.
+    """The YAML files below some directories and the files that they name, by relative path; what is hidden is skipped.
 
     With several directories each path starts with its directory's name (and number, where two have the same). Raises
     MissingPack.
@@ -95,32 +120,89 @@ def read_files(directories: Sequence[Path]) -> dict[str, bytes]:
     return files
 
 
-def _read_below(directory: Path) -> Iterable[tuple[str, bytes]]:
+def _read_below(directory: Path) -> Iterator[tuple[str, bytes]]:
+    present: set[str] = set()
+    yaml: list[str] = []
     for parent, folders, names in os.walk(directory, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        below = Path(parent).relative_to(directory)
         for name in sorted(names):
-            if name.endswith(_SUFFIXES) and not name.startswith("."):
-                path = Path(parent, name)
-                try:
-                    yield path.relative_to(directory).as_posix(), path.read_bytes()
-                except OSError as error:
-                    raise MissingPack(f"{path}: {error.strerror}: check its permissions") from None
+            if not name.startswith("."):
+                path = (below / name).as_posix()
+                present.add(path)
+                if name.endswith(_YAML):
+                    yaml.append(path)
+    named: set[str] = set()
+    for path in yaml:
+        data = _read(directory / path)
+        named.update(_named_in(path, data, present))
+        yield path, data
+    for path in sorted(named):
+        yield path, _read(directory / path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MissingPack(f"{path}: {error.strerror}: check its permissions") from None
+
+
+_FILENAME = re.compile(rb"""^Filename:[ \t]*["']?([^"'\s#]+)["']?[ \t]*(?:#.*)?\r?$""", re.MULTILINE)
+
+
+def _named_in(path: str, data: bytes, present: set[str]) -> Iterator[str]:
+    """The file that a YAML file names, if it is there. It is parsed only where a look does not tell."""
+    if b"Filename" not in data:
+        return
+    found = _FILENAME.search(data)
+    name = module_of(path, {"Filename": found[1].decode(errors="replace")}) if found is not None else ""
+    if name not in present:
+        try:
+            document, _ = load(data)
+        except BadYaml:
+            return  # for load_pack() to say
+        name = module_of(path, document) if isinstance(document, dict) else ""
+    if name in present and not name.endswith(_YAML):
+        yield name
 
 
 # --- from bytes --------------------------------------------------------------------------------------------------
 
 
-def load_pack(files: Mapping[str, bytes], *, quiet: bool = False) -> Pack:
-    """Rules from a pack's files. `quiet` discards what rules print. Raises InvalidPack with all problems."""
-    loader = _Loader(files, quiet)
+def load_pack(files: Mapping[str, bytes], *, quiet: bool = False, ignore_extra_keys: bool = False) -> Pack:
+    """Rules from a pack's files. Raises InvalidPack with all problems.
+
+    `quiet` discards what rules print; `ignore_extra_keys` lets YAML have keys that the format does not know.
+    """
+    problems: list[Problem] = []
+    reader = Reader(files, problems, ignore_extra_keys=ignore_extra_keys)
     for path in sorted(files):
-        if path.endswith((".yml", ".yaml")):
-            loader.read(path)
+        if path.endswith(_YAML):
+            reader.read(path)
+    check_ids(reader.items)
+    check_models(reader.items)
+    loader = _Loader(files, reader.items, problems, quiet)
     rules = loader.rules()
-    if loader.problems:
-        raise InvalidPack(sorted(loader.problems, key=lambda it: (it.location.path, it.location.line or 0)))
-    enabled = tuple(rule for rule in rules if rule.spec.enabled)
-    return Pack(enabled, rules, dict(files), _digest(files), tuple(loader.notices), loader.log_type_files)
+    tables = loader.tables()
+    if problems:
+        unique = dict.fromkeys(problems)  # one global fails for many rules
+        raise InvalidPack(sorted(unique, key=lambda it: (it.location.path, it.location.line or 0)))
+    streaming = tuple(rule for rule in rules if rule.kind == "rule")
+    return Pack(
+        rules=tuple(rule for rule in streaming if rule.spec.enabled),
+        all_rules=streaming,
+        scheduled_rules=tuple(rule for rule in rules if rule.kind == "scheduled_rule"),
+        policies=tuple(rule for rule in rules if rule.kind == "policy"),
+        packs={item.id: frozenset(item.document["PackDefinition"]["IDs"]) for item in loader.of("pack")},
+        globals=loader.globals,
+        models=loader.models,
+        tables=tables,
+        files=dict(files),
+        digest=_digest(files),
+        notices=(*reader.notices, *loader.notices()),
+        log_type_files=reader.log_type_files,
+    )
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
@@ -132,139 +214,163 @@ def _digest(files: Mapping[str, bytes]) -> str:
 
 
 class _Loader:
-    """Reads a pack's files one by one and collects what they hold and what is wrong with them."""
+    """Makes of a pack's items what they stand for."""
 
-    def __init__(self, files: Mapping[str, bytes], quiet: bool) -> None:
+    def __init__(self, files: Mapping[str, bytes], items: Sequence[Item], problems: list[Problem], quiet: bool) -> None:
         self._files = files
-        self._quiet = quiet
-        self._specs: list[tuple[RuleSpec, Lines]] = []
-        self.problems: list[Problem] = []
-        self.notices: list[str] = []
-        self.log_type_files: dict[str, bytes] = {}
+        self._items = items
+        self._problems = problems
+        self.globals = {item.id: item.file for item in self.of("global")}
+        self._modules = Modules(files, self.globals, self._refuse, quiet=quiet)
+        self.models: dict[str, DataModel] = {}
+        self._model_modules: dict[str, Module] = {}
+        """By log type."""
+
+    def of(self, *kinds: str) -> list[Item]:
+        """The items of some AnalysisTypes with which nothing is wrong."""
+        return [item for item in self._items if item.sound and item.kind in kinds]
 
     def _refuse(self, path: str, line: int | None, message: str, remedy: str) -> None:
-        self.problems.append(Problem(SourceLocation(path, line), message, remedy))
+        self._problems.append(Problem(SourceLocation(path, line), message, remedy))
 
-    def read(self, path: str) -> None:
-        """One YAML file."""
-        try:
-            document, lines = load(self._files[path])
-        except BadYaml as error:
-            self._refuse(path, error.line, str(error), "mend the YAML")
-            return
-        if not isinstance(document, dict):
-            self._refuse(path, 1, "the file holds no mapping", "start it with AnalysisType: rule")
-            return
-        kind = document.get("AnalysisType")
-        if kind is None:
-            if "LogType" in document:
-                self.log_type_files[path] = self._files[path]
-        elif kind == "rule":
-            spec = read_spec(path, document, lines, self._files, self.problems)
-            if spec is not None:
-                self._specs.append((spec, lines))
-            elif module_of(path, document) in self._files:
-                self._parse(module_of(path, document))  # what is wrong there is worth knowing too
-        elif isinstance(kind, str) and kind in NOT_YET:
-            self.notices.append(f"{path}: {NOT_YET[kind]} are not run by this version: the file is left out")
-        else:
-            self._refuse(path, lines.of("AnalysisType"), f"AnalysisType is {kind!r}", "use one of the format's types")
+    def notices(self) -> Iterator[str]:
+        """What is in the pack and not run, a line for each AnalysisType, and which packages are hidden."""
+        counts = Counter(item.kind for item in self._items)
+        for kind, named in NOT_RUN.items():
+            if counts[kind]:
+                yield f"{named} are checked and not run by this version: {counts[kind]} in this pack"
+        yield from self._modules.notices()
+
+    # --- rules ---------------------------------------------------------------------------------------------------
 
     def rules(self) -> tuple[Rule, ...]:
-        """All rules that can be loaded, by RuleID."""
-        self._check_ids()
-        rules = [rule for spec, _ in self._specs if (rule := self._load(spec)) is not None]
-        return tuple(sorted(rules, key=lambda rule: rule.id))
+        """All rules, scheduled rules and policies that can be loaded, by id."""
+        by_id = {item.id: item for item in self._items if item.kind in DERIVABLE}
+        for path in sorted(
+            {item.file for item in self._items if item.file.endswith(".py") and item.file in self._files}
+        ):
+            self._modules.source(path)  # what is wrong there is worth knowing, whatever is wrong with the YAML
+        self._load_models()
+        loaded = []
+        for item in self.of(*DERIVABLE, "policy"):
+            whole = with_base(item, by_id.get)
+            if whole is not None:
+                loaded.append((whole, self._modules.load(whole.id, whole.file) if whole.file else None))
+        # What functions may change is found when all have been executed: one may have put its own into another's list.
+        made = [self._rule(item, module) for item, module in loaded]
+        return tuple(sorted((rule for rule in made if rule is not None), key=lambda rule: rule.id))
 
-    def _check_ids(self) -> None:
-        first: dict[str, RuleSpec] = {}
-        for spec, lines in self._specs:
-            known = first.setdefault(spec.id, spec)
-            if known is not spec:
-                message = f"RuleID {spec.id} is also in {known.yaml_path}"
-                self._refuse(spec.yaml_path, lines.of("RuleID"), message, "give each rule an id of its own")
-        for spec, lines in self._specs:
-            for number, test in enumerate(spec.tests):
-                for rule_id in test.get("AlsoRun", ()):
-                    if rule_id not in first:
-                        line = lines.of("Tests", number, "AlsoRun")
-                        self._refuse(
-                            spec.yaml_path, line, f"the pack has no rule {rule_id}", "name a rule by its RuleID"
-                        )
-
-    def _parse(self, path: str) -> ast.Module | None:
-        try:
-            return ast.parse(self._files[path], filename=PACK_PREFIX + path)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            self._refuse(path, getattr(error, "lineno", None), f"no Python: {_reason(error)}", "mend the syntax")
+    def _rule(self, item: Item, module: Module | None) -> Rule | None:
+        if item.file and module is None:
             return None
-
-    def _load(self, spec: RuleSpec) -> Rule | None:
-        """Execute a rule's module."""
-        tree = self._parse(spec.path)
-        if tree is None:
+        kind: Any = item.kind
+        spec = read_spec(kind, item.path, item.document, item.file)
+        functions = self._functions(spec, module) if module is not None else _detection(item)
+        filters = item.document.get("InlineFilters")
+        keep = _filter(item, filters) if filters and kind == "rule" else None
+        if functions is None or (module is not None and not self._modules.settle(module)):
             return None
-        module = ModuleType(spec.id)
-        namespace = vars(module)
-        namespace.update(__file__=spec.path, __builtins__=rule_builtins(quiet=self._quiet))
-        try:
-            with _registered(module):
-                exec(compile(tree, PACK_PREFIX + spec.path, "exec"), namespace)
-        except BaseException as error:
-            place = place_of(error.__traceback__) or SourceLocation(spec.path)
-            if isinstance(error, ModuleNotFoundError):
-                remedy = "install it, or put the helper into the rule: global helpers are not run by this version"
-            else:
-                remedy = "mend the module"
-            self._refuse(place.path, place.line, f"loading raises {type(error).__name__}: {error}", remedy)
-            return None
-        functions = self._functions(spec, tree, namespace)
-        if functions is None:
-            return None
-        try:
-            restorer = restorer_for(tree, namespace)
-        except CannotRestore as error:
-            line = next((node.lineno for node in tree.body if error.name in _bound(node)), None)
-            self._refuse(spec.path, line, str(error), "make it inside the function that uses it")
-            return None
+        restorer, shared = self._restorers(spec, module)
         return Rule(
             spec,
             functions,
-            namespace=namespace,
-            reaches_state=reaches_state(tree),
+            namespace=module.namespace if module is not None else {},
+            reaches_state=self._reaches_state(spec, module),
             restorer=restorer,
-            guard=guard_of(tree, namespace) if restorer is None else None,
+            shared=shared,
+            find_guard=partial(_guard, item, module),
+            filter=keep,
         )
 
-    def _functions(self, spec: RuleSpec, tree: ast.Module, namespace: dict[str, Any]) -> dict[str, Function] | None:
+    def _functions(self, spec: RuleSpec, module: Module) -> dict[str, Function] | None:
         """The contract's functions that the module has, however it came by them."""
-        functions = {name: namespace[name] for name in ("rule", *AUXILIARIES) if name in namespace}
+        body = "policy" if spec.kind == "policy" else "rule"
+        namespace = module.namespace
+        functions = {name: namespace[name] for name in (body, *AUXILIARIES) if name in namespace}
         wrong = [name for name, function in functions.items() if not callable(function)]
         for name in wrong:
-            line = next((node.lineno for node in tree.body if name in _bound(node)), None)
+            line = module.source.line_of(name)
             self._refuse(spec.path, line, f"{name} is {type(functions[name]).__name__}", f"define {name}(event)")
-        if "rule" not in functions:
-            self._refuse(spec.path, 1, "detection needs to have a method named 'rule'", "define rule(event)")
-        return None if wrong or "rule" not in functions else functions
+        if body not in functions and spec.kind == "scheduled_rule":
+            functions[body] = _every_row
+        if body not in functions:
+            argument = "resource" if body == "policy" else "event"
+            message = f"detection needs to have a method named '{body}'"
+            self._refuse(spec.path, 1, message, f"define {body}({argument})")
+        if wrong or body not in functions:
+            return None
+        return {"rule": functions.pop(body), **functions}
+
+    def _restorers(self, spec: RuleSpec, module: Module | None) -> tuple[Restorer | None, list[Restorer]]:
+        """What puts back the module's own globals, and what puts back those that others may see."""
+        modules = [self._model_modules[each] for each in sorted(spec.log_types) if each in self._model_modules]
+        behind = dict.fromkeys(each for one in modules for each in (one, *one.behind))
+        if module is not None:
+            behind.update(dict.fromkeys(module.behind))
+        shared = [each.own_restorer for each in behind if each.own_restorer is not None]
+        own = module.own_restorer if module is not None else None
+        if own is not None and module is not None and module.behind:
+            return None, [own, *shared]  # it may change what it has from a global
+        return own, shared
+
+    def _reaches_state(self, spec: RuleSpec, module: Module | None) -> bool:
+        models = (self._model_modules[each] for each in spec.log_types if each in self._model_modules)
+        return (module is not None and module.reaches_state) or any(each.reaches_state for each in models)
+
+    # --- what rules use ------------------------------------------------------------------------------------------
+
+    def _load_models(self) -> None:
+        for item in self.of("datamodel"):
+            module = self._modules.load(item.id, item.file) if item.file else None
+            if item.file and (module is None or not self._modules.settle(module)):
+                continue
+            try:
+                from rules.datamodels import build_model
+            except ImportError:  # being written
+                return
+            log_types = frozenset(item.document["LogTypes"])
+            functions = module.namespace if module is not None else {}
+            model = build_model(item.id, log_types, item.document["Mappings"], functions, item.refuse)
+            if model is not None and item.document["Enabled"]:
+                for log_type in log_types:
+                    self.models[log_type] = model
+                    if module is not None:
+                        self._model_modules[log_type] = module
+
+    def tables(self) -> tuple[LookupTable, ...]:
+        """The lookup tables that are enabled and have content."""
+        tables = []
+        for item in self.of("lookup_table"):
+            try:
+                from rules.lookups import build_table
+            except ImportError:  # being written
+                return ()
+            table = build_table(item.document, self._files.get(item.file), item.refuse)
+            if table is not None and item.document["Enabled"]:
+                tables.append(table)
+        return tuple(tables)
 
 
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "msg", None) or error or type(error).__name__)
+def _every_row(event: PantherEvent) -> bool:
+    """The rule() of a scheduled rule that has none: its query has chosen the rows."""
+    return True
 
 
-def _bound(node: ast.stmt) -> set[str]:
-    """The names that a statement assigns."""
-    return {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
+def _detection(item: Item) -> dict[str, Function] | None:
+    from rules.simple import compile_detection
+
+    return compile_detection(item.document, item.refuse)
 
 
-@contextmanager
-def _registered(module: ModuleType) -> Iterator[None]:
-    """While a module is executed: in sys.modules, where dataclasses look for the module of their annotations."""
-    if module.__name__ in sys.modules:  # RuleID `json`, say: ours must not be imported in its place
-        yield
-        return
-    sys.modules[module.__name__] = module
-    try:
-        yield
-    finally:
-        sys.modules.pop(module.__name__, None)
+def _filter(item: Item, filters: Any) -> Callable[[PantherEvent], bool] | None:
+    from rules.simple import compile_filters
+
+    return compile_filters(filters, item.refuse)
+
+
+def _guard(item: Item, module: Module | None) -> Guard | None:
+    if module is None:
+        from rules.simple import guard_of_detection
+
+        return guard_of_detection(item.document)
+    return guard_of(module.source.tree, module.namespace) if module.own_restorer is None else None

@@ -7,11 +7,12 @@ match. The order of the functions is the contract's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rules.errors import FunctionReturnTypeError, SourceLocation, StateReached
 from rules.event import PantherEvent
@@ -39,11 +40,13 @@ class RuleSpec:
 
     id: str
     path: str
-    """Of the Python file, relative to the pack."""
+    """Of the Python file, relative to the pack; of the YAML where the rule is a simple detection."""
     yaml_path: str
     log_types: frozenset[str]
+    """Empty for scheduled rules and policies."""
     severity: str
     """One of SEVERITIES."""
+    kind: Literal["rule", "scheduled_rule", "policy"] = "rule"
     display_name: str = ""
     enabled: bool = True
     dedup_period_s: int = 3600
@@ -58,7 +61,7 @@ class RuleSpec:
     status: str = ""
     tests: tuple[Mapping[str, Any], ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
-    """The YAML as it stands, for filters."""
+    """The YAML as it stands, for filters; of a derived rule together with its base's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +119,20 @@ class Rule:
         *,
         namespace: dict[str, Any],
         reaches_state: bool,
-        restorer: Restorer | None,
-        guard: Guard | None = None,
+        restorer: Restorer | None = None,
+        shared: Sequence[Restorer] = (),
+        find_guard: Callable[[], Guard | None] = lambda: None,
+        filter: Callable[[PantherEvent], bool] | None = None,
     ) -> None:
+        """`restorer` puts back what is the module's own, `shared` what other rules might see too."""
         self.spec = spec
         self.id = spec.id
+        self.kind = spec.kind
         self.log_types = spec.log_types
         self.reaches_state = reaches_state
         """False only where no import in the pack could lead to a caching helper."""
-        self.guard = guard
-        """A condition without which it can neither match nor reach state; None where none was found."""
-        self.changes_globals = restorer is not None
-        """Its functions may change module globals, which are put back before each run."""
+        self.changes_globals = restorer is not None or bool(shared)
+        """Its functions may change globals of modules, which are put back for each run."""
         self.namespace = namespace
         """The module's globals."""
         self.defined = frozenset(functions)
@@ -135,16 +140,39 @@ class Rule:
         self.has_unique = "unique" in functions
         self._functions = functions
         self._rule = functions["rule"]
+        self._filter = filter
         self._restorer = restorer
+        self._shared = tuple(shared)
+        self._find_guard = find_guard
         self._default_dedup = f"defaultDedupString:{spec.id}"
 
+    @cached_property
+    def guard(self) -> Guard | None:
+        """A condition without which it can neither match nor reach state; None where none was found."""
+        return self._find_guard()
+
     def run(self, event: PantherEvent) -> Outcome:
-        """rule() and, on a match, all auxiliary functions, in production mode. Never raises for what they do.
+        """The filter, rule() and, on a match, all auxiliary functions, in production mode. Never raises for what they do.
 
         What a run that a helper ended (StateReached) came to is for the evaluation's record to say: it gives NO_MATCH.
         """
+        if not self.changes_globals:
+            return self._evaluated(event)
         if self._restorer is not None:
             self._restorer.restore()
+        try:
+            return self._evaluated(event)
+        finally:  # now, not before the next run: another rule may be the next to see it
+            for restorer in self._shared:
+                restorer.restore()
+
+    def _evaluated(self, event: PantherEvent) -> Outcome:
+        if self._filter is not None:
+            try:
+                if self._filter(event) is not True:
+                    return NO_MATCH
+            except BaseException as error:
+                return Outcome(None, (_error("inline_filters", error),))
         try:
             verdict = self._rule(event)
             if verdict is False:

@@ -37,20 +37,26 @@ def write(directory: Path, files: dict[str, bytes]) -> Path:
     return directory
 
 
-def test_a_directory_gives_its_rule_files_by_relative_path_without_hidden_ones(tmp_path: Path) -> None:
-    wanted = {"a/r.py": RULE, "a/r.yml": spec(), "b.yaml": b"x: 1"}
-    hidden = {".git/x.yml": b"", "a/.r.py": b"", "a/__pycache__/r.py": b"", "readme.md": b"", "a/r.pyc": b""}
+def test_a_directory_gives_its_yaml_and_what_that_names_by_relative_path_without_what_is_hidden(tmp_path: Path) -> None:
+    table = b"AnalysisType: lookup_table\nFilename: './data/rows.csv' # str\n"
+    folded = b"AnalysisType: rule\nFilename: >-\n  over\n"
+    wanted = {
+        "a/r.py": RULE, "a/r.yml": spec(filename="r.py"), "b.yaml": b"x: 1", "t.yml": table, "data/rows.csv": b"a,b",
+        "f.yml": folded, "over": RULE,
+    }  # fmt: skip
+    others = {"a/other.py": b"", "data/other.csv": b"", "readme.md": b"", "a/r.pyc": b""}
+    hidden = {".git/x.yml": b"", "a/.r.yml": b"", "a/__pycache__/r.yml": b""}
 
-    assert read_files([write(tmp_path, wanted | hidden)]) == wanted
+    assert read_files([write(tmp_path, wanted | others | hidden)]) == wanted
 
 
 def test_paths_of_several_directories_start_with_the_directory_s_name(tmp_path: Path) -> None:
-    one = write(tmp_path / "one", {"r.py": RULE})
-    two = write(tmp_path / "two", {"r.py": RULE})
-    same = write(tmp_path / "other" / "one", {"r.py": RULE})
+    one = write(tmp_path / "one", {"r.yml": spec()})
+    two = write(tmp_path / "two", {"r.yml": spec()})
+    same = write(tmp_path / "other" / "one", {"r.yml": spec()})
 
-    assert read_files([one, two]).keys() == {"one/r.py", "two/r.py"}
-    assert read_files([one, same]).keys() == {"0-one/r.py", "1-one/r.py"}
+    assert read_files([one, two]).keys() == {"one/r.yml", "two/r.yml"}
+    assert read_files([one, same]).keys() == {"0-one/r.yml", "1-one/r.yml"}
 
 
 def test_a_directory_that_is_missing_or_holds_nothing_is_named(tmp_path: Path) -> None:
@@ -83,15 +89,20 @@ def test_the_digest_changes_with_any_file_and_not_with_their_order() -> None:
     assert load_pack(files | {"s.py": RULE}).digest != load_pack(files).digest
 
 
-def test_what_this_version_does_not_run_is_noticed_and_other_yaml_is_skipped() -> None:
-    pack = load_pack({
-        "g.yml": b"AnalysisType: global\nGlobalID: g\nFilename: g.py\n",
-        "p.yml": b"AnalysisType: policy\n",
-        "ci.yml": b"on: push\n",
-    })  # fmt: skip
+def test_what_is_not_run_is_noticed_once_for_each_kind_and_other_yaml_is_skipped() -> None:
+    query = b"AnalysisType: saved_query\nQueryName: %s\nQuery: select 1\n"
+    pack = load_pack({"a.yml": query % b"a", "b.yml": query % b"b", "ci.yml": b"on: push\n"})
 
     assert pack.rules == ()
-    assert [notice.partition(" are")[0] for notice in pack.notices] == ["g.yml: global helpers", "p.yml: policies"]
+    assert pack.notices == ("saved queries are checked and not run by this version: 2 in this pack",)
+
+
+def test_a_template_may_name_a_file_that_is_not_there() -> None:
+    pack = load_pack({"templates/r.yml": spec(filename="yours.py")})
+
+    assert (pack.rules, pack.notices) == (
+        (), ("templates/r.yml: a template, which names templates/yours.py: there is no such file, it is left out",)
+    )  # fmt: skip
 
 
 def test_definitions_of_log_types_are_found_in_packs_and_win_over_the_shipped_ones() -> None:
@@ -119,9 +130,9 @@ def test_every_problem_of_every_file_is_reported_in_order() -> None:
         "a.yml:8: Threshold holds 'none': give a whole number, 1 or more",
         'b.yml:1: RuleID is missing: add RuleID: a text without < > & " or %',
         "b.yml:1: Enabled is missing: add Enabled: true or false",
-        "b.yml:1: Filename is missing: add Filename: a text",
-        "b.yml:1: LogTypes is missing: add LogTypes: a list of log types, at least one and each once",
         "b.yml:1: Severity is missing: add Severity: Info, Low, Medium, High or Critical",
+        "b.yml:1: LogTypes is missing: add LogTypes: a list of log types, at least one and each once",
+        "b.yml:1: Filename or Detection is missing: give one of them",
         "c.yml:2: no YAML: did not find expected node content: mend the YAML",
         "d.py:2: loading raises ValueError: no: mend the module",
         "e.yml:1: AnalysisType is 'rle': use one of the format's types",
@@ -138,12 +149,9 @@ def test_every_problem_of_every_file_is_reported_in_order() -> None:
         ("Tags: [a, A]", "7: Tags holds ['a', 'A']: give a list of texts, each once"),
         ("CreateAlert: no", "7: CreateAlert holds 'no': give true or false"),
         ("Reports: {MITRE: x}", "7: Reports holds {'MITRE': 'x'}: give lists by name"),
-        ("Detection: []", "7: Detection is not carried out by this version: write it in the Python module"),
-        (
-            "InlineFilters: [{A: b}]",
-            "7: InlineFilters holds [{'A': 'b'}]: give no filter in this version: write it in rule()",
-        ),
-        ("Tests: [7]", "7: 7 is no mapping: give Name, ExpectedResult"),
+        ("Detection: []", "7: Filename and Detection exclude each other: keep one of them"),
+        ("ScheduledQueries: [q]", "7: unknown key 'ScheduledQueries': remove it"),
+        ("Tests: [7]", "7: 7 is no mapping: give Name, ExpectedResult, Log or Logs"),
         ("Tests: [{Name: a, Log: {}}]", "7: ExpectedResult is missing: add ExpectedResult: true or false"),
     ],
 )
@@ -154,10 +162,10 @@ def test_what_is_wrong_in_the_yaml_has_its_line(more: str, problem: str) -> None
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("", "8: a test has either Log or Logs: give one event, or a list of them"),
-        ("Log: {}\nLogs: [{}]", "8: a test has either Log or Logs: give one event, or a list of them"),
+        ("", "8: Log or Logs is missing: give one of them"),
+        ("Log: {}\nLogs: [{}]", "11: Log and Logs exclude each other: keep one of them"),
         ("Logs:\n- {}\n- Log: {}\n  Cuont: 3", "13: unknown key 'Cuont': write Count"),
-        ("Logs: [text]", "10: 'text' is no event: give a mapping of field names to values"),
+        ("Logs: [text]", "10: 'text' does not belong here: give an event, a mapping of field names to values"),
         ("Log: {}\nMocks: [{objectName: x}]", "11: returnValue is missing: add returnValue: anything"),
         ("Log: {}\nAlsoRun: [Other]", "11: the pack has no rule Other: name a rule by its RuleID"),
         ("Log: {}\nExpectedTitel: x", "11: unknown key 'ExpectedTitel': write ExpectedTitle"),
@@ -175,15 +183,14 @@ def test_what_is_wrong_in_a_test_has_its_line(more: str, problem: str) -> None:
         (b"x = 1\n", "some_rule.py:1: detection needs to have a method named 'rule': define rule(event)"),
         (RULE + b"title = 'text'\n", "some_rule.py:2: title is str: define title(event)"),
         (b"def rule(event):\n\n  return (\n", "some_rule.py:3: no Python: '(' was never closed: mend the syntax"),
-        (b"\nimport no_such_module\n", "some_rule.py:2: loading raises ModuleNotFoundError: No module named 'no_such_module': "
-         "install it, or put the helper into the rule: global helpers are not run by this version"),
+        (b"\nimport no_such_module\n", "some_rule.py:2: there is no module no_such_module: "
+         "add a global with GlobalID: no_such_module, or pip install the package that holds it"),
         (b"import sys\nsys.exit(3)\n", "some_rule.py:2: loading raises SystemExit: 3: mend the module"),
         (b"\0", "some_rule.py: no Python: source code string cannot contain null bytes: mend the syntax"),
         (b"from panther_detection_helpers.caching import nothing\n", "some_rule.py:1: loading raises ImportError: "
          "cannot import name 'nothing' from 'panther_detection_helpers.caching' (unknown location): mend the module"),
-        (b"from panther_detection_helpers.monitoring import x\n", "some_rule.py:1: loading raises ModuleNotFoundError: "
-         "No module named 'panther_detection_helpers.monitoring': "
-         "install it, or put the helper into the rule: global helpers are not run by this version"),
+        (b"from panther_detection_helpers.monitoring import x\n", "some_rule.py:1: there is no module "
+         "panther_detection_helpers.monitoring: this part of panther_detection_helpers is not provided: do without it"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_the_module_has_its_line(source: bytes, problem: str) -> None:
