@@ -39,7 +39,8 @@ class Module:
         """Name -> what it stands for, dotted; those of imports inside functions too."""
         self.stars: list[str] = []
         """Modules of which everything is imported."""
-        for node in ast.walk(tree):
+        self._nodes = list(ast.walk(tree))
+        for node in self._nodes:
             self._read_import(node)
 
     def _read_import(self, node: ast.AST) -> None:
@@ -83,6 +84,20 @@ class Module:
                     found.update((alias.asname or alias.name).partition(".")[0] for alias in names)
         return frozenset(found)
 
+    @cached_property
+    def outermost_functions(self) -> list[ast.AST]:
+        """The functions that stand in no other, methods included."""
+        return list(_outermost_functions(self.tree))
+
+    @cached_property
+    def nodes_in_functions(self) -> list[ast.AST]:
+        return [node for function in self.outermost_functions for node in ast.walk(function)]
+
+    @cached_property
+    def declared_global(self) -> frozenset[str]:
+        """The names that any function declares global."""
+        return frozenset(name for node in self._nodes if isinstance(node, ast.Global) for name in node.names)
+
     def dotted(self, expression: ast.expr) -> str:
         """What a name or attribute stands for, through the imports: `datetime.datetime.now`. Empty for anything else."""
         match expression:
@@ -96,6 +111,14 @@ class Module:
     def place(self, node: ast.expr | ast.stmt) -> Place:
         line = self._lines[node.lineno - 1] if node.lineno <= len(self._lines) else b""
         return Place(self.path, node.lineno, len(line[: node.col_offset].decode(errors="ignore")) + 1)
+
+
+def _outermost_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+        else:
+            yield from _outermost_functions(child)
 
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:

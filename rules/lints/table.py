@@ -7,7 +7,6 @@ is wrong and what to do; who knows better silences it with `# countersign: ignor
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -223,23 +222,13 @@ def _outside_access(analysis: Analysis) -> Iterator[Found]:
 
 
 def _calls(analysis: Analysis) -> Iterator[tuple[Module, ast.Call, str]]:
-    """The calls inside functions, with what is called where that is a plain name that the function does not assign."""
+    """The calls inside functions, with what is called where that is a plain name that the module does not define."""
     for module in analysis.modules:
-        for function in _functions_of(module.tree):
-            for node in ast.walk(function):
-                if isinstance(node, ast.Call):
-                    name = module.dotted(node.func)
-                    if name and (name not in module.names or name in module.imports.values()):
-                        yield module, node, name
-
-
-def _functions_of(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]:
-    """The outermost functions."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield node
-        else:
-            yield from _functions_of(node)
+        for node in module.nodes_in_functions:
+            if isinstance(node, ast.Call):
+                name = module.dotted(node.func)
+                if name and (name not in module.names or name in module.imports.values()):
+                    yield module, node, name
 
 
 _CHANGING = frozenset(
@@ -263,14 +252,15 @@ _CHANGING = frozenset(
 
 def _global_kept(analysis: Analysis) -> Iterator[Found]:
     for module in analysis.modules:
-        renewed = _assigned_afresh(module)
-        seen = set()
-        for function in _functions_of(module.tree):
-            own = _local_names(function)
+        candidates = (module.constants.keys() | module.declared_global) - _assigned_afresh(module)
+        for function in module.outermost_functions if candidates else ():
+            own: set[str] | None = None
             for node, name in _changes(function):
-                known = name in module.constants or name in _declared_global(module.tree)
-                if known and name not in own and name not in renewed and name not in seen:
-                    seen.add(name)
+                if name not in candidates:
+                    continue
+                own = _local_names(function, module.declared_global) if own is None else own
+                if name not in own:
+                    candidates.discard(name)
                     message = f"what a function puts into the global {name} is gone before the next evaluation"
                     yield Found(module.place(node), message, "keep it with a caching helper")
 
@@ -287,26 +277,20 @@ def _changes(function: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
                 yield node, name
 
 
-def _declared_global(tree: ast.AST) -> set[str]:
-    return {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
-
-
-def _local_names(function: ast.AST) -> set[str]:
+def _local_names(function: ast.AST, declared_global: frozenset[str]) -> set[str]:
     names = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
     names |= {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    return names - _declared_global(function)
+    return names - declared_global
 
 
 def _assigned_afresh(module: Module) -> set[str]:
     """Globals that functions assign without looking at what they held: they only carry something to the next function."""
-    names = _declared_global(module.tree)
     return {
         target.id
-        for function in _functions_of(module.tree)
-        for node in ast.walk(function)
+        for node in (module.nodes_in_functions if module.declared_global else ())
         if isinstance(node, ast.Assign)
         for target in node.targets
-        if isinstance(target, ast.Name) and target.id in names and not _mentions(node.value, target.id)
+        if isinstance(target, ast.Name) and target.id in module.declared_global and not _mentions(node.value, target.id)
     }
 
 
@@ -447,32 +431,31 @@ def _mock_name(analysis: Analysis) -> Iterator[Found]:
     for item in analysis.sources.detections:
         if item.module is None or item.module.stars:
             continue
-        for place, mock in _elements_of_tests(item, "Mocks"):
+        for keys, mock in _mocks(item):
             name = mock.get("objectName")
             if isinstance(name, str) and name not in item.module.names:
                 message = f"the mock {name} matches no name of {item.module.path}"
-                yield Found(place, message, "name what the module defines or imports, or remove the mock")
+                yield Found(item.place(*keys), message, "name what the module defines or imports, or remove the mock")
 
 
-def _elements_of_tests(item: Item, key: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+def _mocks(item: Item) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+    """The mocks of an item's tests, with the keys that lead to each."""
     for number, test in enumerate(item.get("Tests", list) or ()):
-        elements = test.get(key) if isinstance(test, dict) else None
-        for index, element in enumerate(elements if isinstance(elements, list) else ()):
-            if isinstance(element, dict):
-                yield item.place("Tests", number, key, index), element
+        mocks = test.get("Mocks") if isinstance(test, dict) else None
+        for index, mock in enumerate(mocks if isinstance(mocks, list) else ()):
+            if isinstance(mock, dict):
+                yield ("Tests", number, "Mocks", index), mock
 
 
 def _duplicate_test(analysis: Analysis) -> Iterator[Found]:
     for item in analysis.sources.detections:
-        lines: defaultdict[str, list[Place]] = defaultdict(list)
+        first: dict[Any, int] = {}
         for number, test in enumerate(item.get("Tests", list) or ()):
-            if isinstance(test, dict) and isinstance(test.get("Name"), str):
-                lines[test["Name"]].append(item.place("Tests", number, "Name"))
-        for name, (first, *others) in lines.items():
-            for place in others:
-                yield Found(
-                    place, f"another test, in line {first.line}, has the name {name!r}", "give each a name of its own"
-                )
+            name = test.get("Name") if isinstance(test, dict) else None
+            if isinstance(name, str) and first.setdefault(name, number) != number:
+                line = item.place("Tests", first[name], "Name").line
+                message = f"the test in line {line} has the name {name!r} too"
+                yield Found(item.place("Tests", number, "Name"), message, "give each a name of its own")
 
 
 def _unused_helper(analysis: Analysis) -> Iterator[Found]:
@@ -496,7 +479,7 @@ LINTS: Mapping[str, Lint] = {
     "outside-access": Lint(_outside_access, "an evaluation may run again, and what it did outside is not undone"),
     "global-kept": Lint(_global_kept, "globals are put back before each evaluation: results do not depend on the shard"),
     "can-raise": Lint(_can_raise, "a title or dedup that raises becomes one default: all alerts fall together"),
-    "threshold-dedup": Lint(_threshold_dedup, "matches are counted by dedup string; without title() and dedup() it is one for all"),
+    "threshold-dedup": Lint(_threshold_dedup, "matches are counted by dedup string: without title() and dedup(), one for all"),
     "dedup-period": Lint(_dedup_period, "the same rule would group its alerts otherwise in Panther"),
     "mock-name": Lint(_mock_name, "a mock of a name that the module does not have fails its test"),
     "duplicate-test": Lint(_duplicate_test, "results are reported, and tests chosen, by name"),
