@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.config import EVALUATION_ENVIRONMENT
+from cluster.config import in_evaluation_environment
 
 app = typer.Typer(
     add_completion=False,
@@ -207,6 +207,20 @@ def test(
         raise typer.Exit(run_pack_tests(directory, filter or [], test_names or [], minimum_tests, show_failures_only))
 
 
+@app.command(
+    epilog="Example:  countersign check rules/packs    "
+    "Exit codes: 0 no error, warnings or not; 1 an error; 2 no such directory."
+)
+def check(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of rules, or a whole repository.")],
+) -> None:
+    """Say what is wrong with a pack, with path:line:column, and what is likely to go wrong."""
+    from cluster.checking import check_pack
+
+    with _failures():
+        raise typer.Exit(check_pack(directory))
+
+
 class _failures:
     """Turns what a user can mend into one line and an exit code; anything else is a bug and keeps its traceback."""
 
@@ -252,7 +266,5 @@ def _exit_code(error: BaseException) -> int | None:
 
 def main() -> None:
     """The console script: the same as `python -m cluster`."""
-    if any(os.environ.get(name) != value for name, value in EVALUATION_ENVIRONMENT.items()):
-        os.environ.update(EVALUATION_ENVIRONMENT)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    in_evaluation_environment()
     app()

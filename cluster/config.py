@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -53,3 +55,10 @@ def from_environment(environment: Mapping[str, str]) -> Config:
             raise BadSetting(f"{name}={text!r}: out of range: give {lowest} or more")
         values[setting.name] = value
     return Config(**values)  # type: ignore[arg-type]
+
+
+def in_evaluation_environment() -> None:
+    """Start this process again with the fixed environment, unless it has it: hash seeds are drawn before any code runs."""
+    if any(os.environ.get(name) != value for name, value in EVALUATION_ENVIRONMENT.items()):
+        os.environ.update(EVALUATION_ENVIRONMENT)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -105,7 +105,7 @@ def discard(uri: str) -> None:
 # --- how far an output is ------------------------------------------------------------------------------------------
 
 
-class _Progress:
+class Continuation:
     """Which of the records that come are new."""
 
     def __init__(self, place: Place | None) -> None:
@@ -166,7 +166,7 @@ class FileSink(Sink):
         except BaseException:
             os.close(self._file)
             raise
-        self._progress = _Progress(place)
+        self._progress = Continuation(place)
 
     def progress(self) -> Place | None:
         return self._progress.place
@@ -274,7 +274,7 @@ class StdoutSink(Sink):
     """JSON Lines for whoever reads along. Nothing is known of what an earlier run wrote."""
 
     def __init__(self) -> None:
-        self._progress = _Progress(None)
+        self._progress = Continuation(None)
 
     def progress(self) -> Place | None:
         return None
@@ -320,7 +320,7 @@ class StreamSink(Sink):
         self._redis = _connect(url)
         with _reaching(url):
             place = self._look(resume)
-        self._progress = _Progress(place)
+        self._progress = Continuation(place)
 
     def progress(self) -> Place | None:
         return self._progress.place

@@ -1,0 +1,208 @@
+"""What a simulated run works on, drawn from a seed: rules that share, chain and race for keys; events in disorder."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cluster.core.messages import Partition, Records, Slice
+
+LOG_TYPE_FILE = {"Sim.yml": b"LogType: Sim\nTimestamp: t\nRecognise: [{n: '*'}]\n"}
+
+START_S = 1_700_000_000
+"""The first events' time; also the job's start time, which events before any time take."""
+
+_IMPORT = "from panther_detection_helpers.caching import *\n"
+_USER = 'user = str(event.get("user"))\n    host = str(event.get("host"))\n    n = event.get("n")\n'
+
+_BODIES = {
+    "count": 'return increment_counter("count:" + user, 1, {ttl}) % {few} == 0',
+    "collect": (
+        'before = get_string_set("seen:" + host)\n    add_to_string_set("seen:" + host, user, {ttl})\n    return user not in before'
+    ),
+    "read what count writes": 'return get_counter("count:" + user) >= {few}',
+    "read what collect writes": 'return len(get_string_set("seen:" + host)) == {few}',
+    "two keys": 'a = increment_counter("a:" + user)\n    return increment_counter("b:" + host) == a',
+    "hot key and a fresh one": (
+        'hot = increment_counter("hot")\n    put_string_set("fresh:%s" % n, [user], {ttl})\n    return hot % {few} == 0'
+    ),
+    "three keys": (
+        'hot = increment_counter("hot", 2)\n    increment_counter("hot:" + host)\n    return get_counter("count:" + user) < hot'
+    ),
+    "a key out of a value": (
+        'to = get_dictionary("next:" + user).get("to", "nobody")\n    put_dictionary("next:" + user, {{"to": host}})\n'
+        '    return increment_counter("reached:" + to) % {few} == 1'
+    ),
+    "a chain of values": (
+        'at = user\n    for _ in range({few} + 1):\n        at = get_dictionary("link:" + at).get("to", host)\n'
+        '    put_dictionary("link:" + host, {{"to": user}})\n    put_dictionary("link:" + user, {{"to": at}})\n    return at == host'
+    ),
+    "keys with a tag": 'increment_counter("x{{%s}}" % user)\n    return increment_counter("y{{%s}}" % user, 1, {ttl}) == {few}',
+    "several hosts": 'return sum(increment_counter("of:" + str(h)) for h in event.get("hosts") or [host]) % {few} == 0',
+    "expiry at the edge": (
+        'first = increment_counter("edge:" + user) == 1\n    if first:\n'
+        '        set_key_expiration("edge:" + user, event.event_time_epoch() + {ttl})\n    return first'
+    ),
+    "take and reset": (
+        'left = remove_from_string_set("seen:" + host, user)\n    if len(left) > {few}:\n        reset_string_set("seen:" + host)\n'
+        '    reset_counter("count:" + user)\n    return not left'
+    ),
+    "an error after a write": (
+        'if increment_counter("tried:" + user) % {few} == 0:\n        raise ValueError(user)\n    return n % 2 == 0'
+    ),
+    "an error between two writes": (
+        'increment_counter("tried:" + user)\n    if n % {few} == 0:\n        return 1 / 0\n    return increment_counter("tried:" + host) > 2'
+    ),
+    "swallowing everything": (
+        'try:\n        increment_counter("s:" + user)\n        increment_counter("s:" + host)\n    except:\n        pass\n    return True'
+    ),
+    "finally": 'try:\n        increment_counter("f:" + host)\n    finally:\n        return get_counter("f:" + user) % 2 == 0',
+    "globals": (
+        'global SEEN\n    SEEN.append(user)\n    KEPT["host"] = host\n    return len(SEEN) + increment_counter("g:" + host) > {few}'
+    ),
+    "random": (
+        'key = "r:%d" % random.randrange({few})\n    return increment_counter(key) % {few} == 0 or random.random() < 0.2'
+    ),
+    "the hour": 'return increment_counter("h:%s:%d" % (user, time.time() // 60)) == {few}',
+    "no state": "return n % {few} == 0",
+    "a threshold": 'return evaluate_threshold("t:" + user, {few}, {ttl})',
+}
+
+_TITLES = {
+    "": "",
+    "user": 'def title(event):\n    return "by " + str(event.get("user"))\n',
+    "a helper": 'def title(event):\n    return "nr %d" % increment_counter("title:" + str(event.get("host")))\n',
+    "an error": 'def title(event):\n    return event["missing"]\n',
+    "globals": 'def title(event):\n    return str(len(SEEN)) + str(KEPT.get("host"))\n',
+}
+
+_EXTRAS = {
+    "": "",
+    "unique": 'def unique(event):\n    return str(event.get("host"))\n',
+    "dedup": 'def dedup(event):\n    return str(event.get("host"))\n',
+    "context": (
+        'def alert_context(event):\n    return {"count": get_counter("count:" + str(event.get("user"))), "n": event.get("n")}\n'
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One partition with what it holds."""
+
+    partition: Partition
+    records: tuple[bytes, ...]
+
+    def length(self) -> int:
+        """Of a partition that can be cut anywhere: bytes."""
+        return sum(len(record) + 1 for record in self.records)
+
+    def read(self, part: Slice) -> Records:
+        """What cluster.sources reads of a slice: a line belongs to the slice in which its first byte lies."""
+        lines = self.partition.format == "jsonl"
+        found: list[tuple[int, bytes]] = []
+        at, next_start = 0, part.start
+        for number, record in enumerate(self.records):
+            place = at if lines else number
+            at += len(record) + 1
+            if place >= part.start and (part.stop is None or place < part.stop):
+                found.append((place, record))
+                next_start = at if lines else number + 1
+        at_end = part.stop is None or (at if lines else len(self.records)) <= part.stop
+        return Records([raw for _, raw in found], [place for place, _ in found], [], next_start, at_end)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Rules and events of one run."""
+
+    pack: dict[str, bytes]
+    files: tuple[File, ...]
+    lateness_s: float
+    alert_limit: int
+    names: tuple[str, ...]
+    """What the rules are, for the report."""
+
+
+def draw(rng: random.Random) -> Workload:
+    """A workload. Small pools of users, hosts and seconds, so that keys, windows and expiries meet."""
+    pack: dict[str, bytes] = dict(LOG_TYPE_FILE)
+    names = [rng.choice(list(_BODIES)) for _ in range(rng.randint(1, 6))]
+    for number, name in enumerate(names):
+        pack |= _rule(rng, f"R{number}", name)
+    events = _events(rng)
+    lateness_s = float(rng.choice([0, 5, 60, 86_400]))
+    return Workload(pack, _files(rng, events), lateness_s, rng.choice([0, 0, 3]), tuple(names))
+
+
+def _rule(rng: random.Random, rule_id: str, name: str) -> dict[str, bytes]:
+    body = _BODIES[name].format(ttl=rng.choice([0, 1, 5, 30, 600, 100_000]), few=rng.randint(2, 4))
+    titles = list(_TITLES) if name == "globals" else [title for title in _TITLES if title != "globals"]
+    source = (
+        f"{_IMPORT}import random, time\nSEEN = []\nKEPT = {{}}\n\ndef rule(event):\n    {_USER}    {body}\n\n"
+        + _TITLES[rng.choice(titles)]
+        + _EXTRAS[rng.choice(list(_EXTRAS))]
+    )
+    spec = (
+        f"AnalysisType: rule\nRuleID: {rule_id}\nFilename: {rule_id}.py\nEnabled: true\nLogTypes: [Sim]\nSeverity: High\n"
+        f"Threshold: {rng.choice([1, 1, 2, 5])}\nDedupPeriodMinutes: {rng.choice([0, 1, 5, 60])}\n"
+        f"CreateAlert: {rng.choice(['true', 'true', 'false'])}\n"
+    )
+    return {f"{rule_id}.py": source.encode(), f"{rule_id}.yml": spec.encode()}
+
+
+def _events(rng: random.Random) -> list[bytes]:
+    users = [f"u{n}" for n in range(rng.choice([1, 3, 12]))]
+    hosts = [f"h{n}" for n in range(rng.choice([1, 3, 12]))]
+    step_s = rng.choice([0.1, 1.0, 7.0, 3600.0])
+    disorder_s = rng.choice([0.0, 3.0, 100.0])
+    made: list[bytes] = []
+    for n in range(rng.randint(1, 120)):
+        chance = rng.random()
+        if chance < 0.03 and made:
+            made.append(rng.choice(made))
+            continue
+        if chance < 0.05:
+            made.append(rng.choice([b"{", b"[1]", b'{"t": "no time", "n": 1}']))
+            continue
+        event = {
+            "t": round(START_S + n * step_s - rng.random() * disorder_s, 1),
+            "user": rng.choice(users),
+            "host": rng.choice(hosts),
+            "n": n,
+        }
+        if rng.random() < 0.1:
+            event["hosts"] = rng.sample(hosts, min(3, len(hosts)))
+        if rng.random() < 0.05:
+            del event["t"]
+        elif rng.random() < 0.02:
+            event["t"] += 10_000_000.0  # type: ignore[operator]
+        made.append(json.dumps(event).encode())
+    return made
+
+
+def _files(rng: random.Random, events: list[bytes]) -> tuple[File, ...]:
+    cuts = sorted(rng.randint(0, len(events)) for _ in range(rng.choice([0, 0, 1, 3])))
+    files: list[File] = []
+    for index, (start, stop) in enumerate(zip([0, *cuts], [*cuts, len(events)], strict=True)):
+        kind = rng.choice(["jsonl", "jsonl", "gzip", "records"])
+        partition = Partition(
+            index,
+            f"file-{index}",
+            "records" if kind == "records" else "jsonl",
+            "gzip" if kind == "gzip" else None,
+            0,
+            0,
+            f"{index}",
+            None,
+            "Sim",
+            None,
+        )
+        file = File(partition, tuple(events[start:stop]))
+        files.append(replace(file, partition=replace(partition, size_bytes=file.length())))
+    return tuple(files)
+
+
+Reader = Callable[[Slice], Records]

@@ -1,0 +1,422 @@
+"""One simulated run: a coordinator, its shards, the messages between them, and everything that goes wrong.
+
+A life is what the driver starts: a coordinator and shards under one fencing token. When one of its processes is lost or
+silent for long, the driver starts the next life from the store alone; what is left of the old one goes on as zombies until it
+is reaped. In the safety phase anything may fail; in the liveness phase nothing does, and the run must end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cluster.core import snapshot
+from cluster.core.coordinator import Coordinator, CoordinatorConfig, Phase, Progress, progress_of
+from cluster.core.effects import (
+    COORDINATOR,
+    CommitManifest,
+    Deliver,
+    Effect,
+    Finish,
+    LoadBlobs,
+    ReadSlice,
+    Send,
+    StoreSnapshot,
+)
+from cluster.core.messages import (
+    BlobsLoaded,
+    EpochCut,
+    ManifestCommitted,
+    ManifestFailed,
+    Message,
+    SliceIngested,
+    SliceRead,
+    SnapshotFailed,
+    SnapshotStored,
+    StopRequested,
+    Ticked,
+)
+from cluster.core.shard import Shard, ShardConfig
+from cluster.runtime.sim import checkers
+from cluster.runtime.sim.checkers import Wrong
+from cluster.runtime.sim.disk import Down, FencedOut, Output, Store, Writer
+from cluster.runtime.sim.oracle import sequential
+from cluster.runtime.sim.workload import START_S, Workload, draw
+from rules.pack import load_pack, log_types_of
+
+KINDS = ("matches", "alerts", "errors", "dead_letters")
+
+_LIVENESS_STEPS = 60_000
+"""Some ten times what the longest run without faults takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a seed draws besides the workload."""
+
+    shards: int
+    key_groups: int
+    epoch_events: int
+    checkpoint_interval_s: float
+    index: bool
+    safety_steps: int
+    fault_rate: float
+    faults: tuple[str, ...]
+
+
+FAULTS = (
+    "shard lost", "coordinator lost", "machine lost", "paused", "store down", "store up", "newest writes lost", "stopped",
+    "rescaled",
+)  # fmt: skip
+
+
+def draw_options(rng: random.Random) -> Options:
+    faults = tuple(fault for fault in FAULTS if rng.random() < 0.6)
+    return Options(
+        rng.randint(1, 6),
+        rng.choice([8, 256]),
+        rng.choice([1, 2, 5, 20, 100, 500]),
+        rng.choice([0.0, 0.5, 3.0, 1000.0]),
+        rng.random() < 0.5,
+        rng.choice([0, 100, 400, 1000]),
+        rng.choice([0.0, 0.01, 0.05]),
+        faults,
+    )
+
+
+@dataclass(slots=True)
+class Process:
+    """A machine that runs, or has stopped."""
+
+    name: int
+    """COORDINATOR or the shard's number."""
+    handle: Callable[[Message], list[Effect]]
+    validate: Callable[[], None]
+    alive: bool = True
+    paused_until: int = 0
+    background: deque[StoreSnapshot] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class Life:
+    """A coordinator and its shards under one token."""
+
+    token: tuple[int, int]
+    coordinator: Coordinator
+    shards: list[Shard]
+    processes: dict[int, Process]
+    writers: dict[str, Writer]
+    channels: dict[tuple[int, int], deque[bytes]] = field(default_factory=dict)
+    finish: Finish | None = None
+    lost_at: int | None = None
+    """The step at which a process was lost or fell silent, as far as the driver can notice."""
+    cuts: dict[int, EpochCut] = field(default_factory=dict)
+    ingested: dict[tuple[int, int], SliceIngested] = field(default_factory=dict)
+
+
+class World:
+    """Runs one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self.workload: Workload = draw(self._rng)
+        self.options = draw_options(self._rng)
+        self._pack = load_pack(self.workload.pack, quiet=True)
+        self._log_types = log_types_of(self._pack)
+        self._store = Store()
+        self._outputs = {kind: Output() for kind in KINDS}
+        self._life: Life | None = None
+        self._zombies: list[Life] = []
+        self._step = 0
+        self._now_s = 0.0
+        self._shards = self.options.shards
+        self._covered: dict[int, list[tuple[int, int, int]]] = {}
+        """epoch -> (partition, start, stop) of its slices, along the lives that led here"""
+        self.lives = 0
+        self.lane = 0
+        self._trace = hashlib.sha256()
+
+    @property
+    def trace(self) -> str:
+        """A digest of every choice and message: the same for the same seed."""
+        return self._trace.hexdigest()
+
+    def report(self) -> Iterator[str]:
+        """What was drawn, a line each."""
+        workload = self.workload
+        yield f"rules: {', '.join(workload.names)}"
+        yield (
+            f"events: {sum(len(file.records) for file in workload.files)} in "
+            f"{', '.join(file.partition.compression or file.partition.format for file in workload.files)}; "
+            f"lateness {workload.lateness_s:g} s; limit {workload.alert_limit}"
+        )
+        yield str(self.options)
+
+    def run(self) -> None:
+        """Raise Wrong, or what a machine raised, where a promise does not hold."""
+        for _ in range(self.options.safety_steps):
+            if self._done():
+                break
+            self._advance()
+            if self._rng.random() < self.options.fault_rate and self.options.faults:
+                self._fault(self._rng.choice(self.options.faults))
+        self._store.down = False
+        for life in self._lives():
+            for process in life.processes.values():
+                process.paused_until = 0
+        for _ in range(_LIVENESS_STEPS):
+            if self._done():
+                break
+            self._advance()
+        else:
+            raise Wrong(f"no end after {_LIVENESS_STEPS} steps without faults")
+        self._check()
+
+    # --- scheduling ----------------------------------------------------------------------------------------------
+
+    def _lives(self) -> list[Life]:
+        return ([self._life] if self._life is not None else []) + self._zombies
+
+    def _done(self) -> bool:
+        finish = self._life.finish if self._life is not None else None
+        return finish is not None and not finish.interrupted and not finish.unsaved
+
+    def _advance(self) -> None:
+        """One step: a message, a background job, the clock, or the driver."""
+        self._step += 1
+        self._now_s += 0.01
+        if self._life is None:
+            self._drive()
+            return
+        if self._life.finish is not None or (self._life.lost_at is not None and self._rng.random() < 0.05):
+            self._bury()
+            return
+        life = self._life if not self._zombies or self._rng.random() < 0.8 else self._rng.choice(self._zombies)
+        if self._rng.random() < 0.02 and life in self._zombies:
+            self._zombies.remove(life)  # reaped
+            return
+        choices = self._choices(life)
+        if not choices or self._rng.random() < 0.1:
+            self._now_s += 0.2
+            self._tell(life, COORDINATOR, Ticked(self._now_s))
+            return
+        choice = choices[self._rng.randrange(len(choices))]
+        if isinstance(choice, Process):
+            self._store_snapshot(life, choice)
+        else:
+            self._tell(life, choice[1], pickle.loads(life.channels[choice].popleft()))
+
+    def _choices(self, life: Life) -> list[Process | tuple[int, int]]:
+        def runs(name: int) -> bool:
+            process = life.processes[name]
+            return process.alive and process.paused_until <= self._step
+
+        found: list[Process | tuple[int, int]] = [
+            channel for channel, queue in life.channels.items() if queue and runs(channel[1])
+        ]
+        return found + [process for process in life.processes.values() if process.background and runs(process.name)]
+
+    def _tell(self, life: Life, name: int, message: Message) -> None:
+        process = life.processes[name]
+        if not process.alive or process.paused_until > self._step:
+            return
+        self._trace.update(f"{life.token}{name}{message!r}".encode() if not isinstance(message, Ticked) else b"t")
+        if isinstance(message, SliceIngested):
+            life.ingested[message.epoch, message.number] = message
+        queue: deque[Message] = deque([message])
+        try:
+            while queue:
+                effects = process.handle(queue.popleft())
+                process.validate()
+                for effect in effects:
+                    answer = self._perform(life, process, effect)
+                    if answer is not None:
+                        queue.append(answer)
+        except (Down, FencedOut):  # what no machine can go on after ends its process, as the shells have it
+            self._lose(life, process)
+
+    # --- effects -------------------------------------------------------------------------------------------------
+
+    def _perform(self, life: Life, process: Process, effect: Effect) -> Message | None:
+        match effect:
+            case Send(to=to, message=message):
+                if isinstance(message, EpochCut):
+                    life.cuts[message.epoch] = message
+                life.channels.setdefault((process.name, to), deque()).append(pickle.dumps(message))
+            case ReadSlice():
+                return SliceRead(effect.epoch, effect.number, self.workload.files[effect.slice.partition].read(effect.slice))
+            case LoadBlobs():
+                return BlobsLoaded(tuple(self._store.get_blob(name) for name in effect.names))
+            case StoreSnapshot():
+                process.background.append(effect)
+            case Deliver():
+                for kind in KINDS:
+                    life.writers[kind].write(getattr(effect, kind))
+                if life is self._life:
+                    self._cover(life, effect.epoch)
+            case CommitManifest():
+                return self._commit(life, effect)
+            case Finish():
+                for writer in life.writers.values():
+                    writer.flush()
+                life.finish = effect
+        return None
+
+    def _cover(self, life: Life, epoch: int) -> None:
+        tasks = life.cuts[epoch].tasks
+        ingested = [life.ingested[epoch, task.number] for task in tasks]
+        self._covered[epoch] = [
+            (task.slice.partition, task.slice.start, done.next_start if task.slice.stop is None else task.slice.stop)
+            for task, done in zip(tasks, ingested, strict=True)
+        ]
+
+    def _store_snapshot(self, life: Life, process: Process) -> None:
+        effect = process.background.popleft()
+        blob = snapshot.encode(effect.keys, effect.windows)
+        try:
+            self._store.put_blob(effect.name, blob)
+        except Down:
+            self._tell(life, process.name, SnapshotFailed(effect.epoch, effect.shard, "down"))
+            return
+        if self._rng.random() < 0.02 and "store down" in self.options.faults:  # written, and the answer lost
+            self._tell(life, process.name, SnapshotFailed(effect.epoch, effect.shard, "timed out"))
+            return
+        self._tell(life, process.name, SnapshotStored(effect.epoch, effect.shard, effect.name, len(blob)))
+
+    def _commit(self, life: Life, effect: CommitManifest) -> Message:
+        for writer in life.writers.values():
+            writer.flush()
+        try:
+            self._store.commit(life.token, effect.epoch, snapshot.encode_manifest(effect.manifest), effect.blobs)
+        except Down:
+            return ManifestFailed(effect.epoch, "down")
+        if self._rng.random() < 0.02 and "store down" in self.options.faults:
+            return ManifestFailed(effect.epoch, "timed out")
+        return ManifestCommitted(effect.epoch)
+
+    # --- the driver ----------------------------------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        """Start the next life from the store alone."""
+        try:
+            token = self._store.acquire()
+            known = self._store.newest()
+            progress = progress_of(known) if known is not None else Progress()
+            life = self._born(token, progress)
+            manifest = snapshot.encode_manifest(life.coordinator.manifest(progress, progress.blobs))
+            self._store.commit(token, progress.epoch, manifest, progress.blobs)
+        except Down:
+            if self._rng.random() < 0.1:
+                self._store.down = False
+            return
+        self._covered = {epoch: slices for epoch, slices in self._covered.items() if epoch <= progress.epoch}
+        self._life = life
+        self.lives += 1
+        for effect in life.coordinator.start():
+            self._perform(life, life.processes[COORDINATOR], effect)
+
+    def _born(self, token: tuple[int, int], progress: Progress) -> Life:
+        options, workload = self.options, self.workload
+        partitions = tuple(file.partition for file in workload.files)
+        config = CoordinatorConfig(
+            "sim",
+            self._shards,
+            options.key_groups,
+            options.epoch_events,
+            options.checkpoint_interval_s,
+            workload.alert_limit,
+            self._pack.digest,
+            float(START_S),
+            token[0],
+            workload.lateness_s,
+        )
+        coordinator = Coordinator(config, partitions, progress)
+        shard = ShardConfig(
+            0, self._shards, options.key_groups, workload.lateness_s, 400_000, partitions, token[0], options.index, False
+        )
+        shards = [Shard(replace(shard, shard=n), self._pack, self._log_types) for n in range(self._shards)]
+        processes = {n: Process(n, each.handle, each.validate) for n, each in enumerate(shards)}
+        processes[COORDINATOR] = Process(COORDINATOR, coordinator.handle, coordinator.validate)
+        return Life(token, coordinator, shards, processes, {kind: self._outputs[kind].open() for kind in KINDS})
+
+    def _bury(self) -> None:
+        """The driver gives a life up; what still runs of it are zombies until somebody reaps them."""
+        assert self._life is not None
+        if any(process.alive for process in self._life.processes.values()) and self._life.finish is None:
+            self._zombies.append(self._life)
+        self._life = None
+
+    def _lose(self, life: Life, process: Process) -> None:
+        process.alive = False
+        process.background.clear()
+        if life.lost_at is None:
+            life.lost_at = self._step
+
+    # --- faults --------------------------------------------------------------------------------------------------
+
+    def _fault(self, name: str) -> None:
+        self._trace.update(name.encode())
+        rng, life = self._rng, self._life
+        if name == "store down":
+            self._store.down = True
+        elif name == "store up":
+            self._store.down = False
+        elif name == "rescaled":
+            self._shards = rng.randint(1, 6)
+        elif life is None:
+            return
+        elif name == "shard lost":
+            self._lose(life, life.processes[rng.randrange(len(life.shards))])
+        elif name == "coordinator lost":
+            self._lose(life, life.processes[COORDINATOR])
+        elif name == "machine lost":
+            for each in self._lives():
+                for process in each.processes.values():
+                    self._lose(each, process)
+            for output in self._outputs.values():
+                output.crash(rng.randint(0, 5))
+        elif name == "paused":
+            process = life.processes[rng.choice(list(life.processes))]
+            process.paused_until = self._step + rng.choice([5, 50, 500])
+            if rng.random() < 0.5:
+                life.lost_at = self._step  # for the driver, silence is death
+        elif name == "newest writes lost":
+            for process in life.processes.values():  # a fail-over cuts every connection
+                self._lose(life, process)
+            self._store.lose_newest(rng.randint(1, 6))
+        elif name == "stopped":
+            self._tell(life, COORDINATOR, StopRequested())
+
+    # --- the verdict ---------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        life = self._life
+        assert life is not None
+        require_finished = life.coordinator.phase is Phase.FINISHED
+        if not require_finished:
+            raise Wrong("the coordinator asked for the end before it was there")
+        expected = sequential(self.workload, load_pack(self.workload.pack, quiet=True))
+        checkers.check_outputs(expected, {kind: output.records for kind, output in self._outputs.items()})
+        horizon_s = life.coordinator.watermark.w_s - self.workload.lateness_s
+        rows = [row for shard in life.shards for row in shard.state.rows(float("-inf"))]
+        checkers.check_keys(expected, rows, horizon_s)
+        checkers.check_keys(expected, self._stored_rows(), horizon_s)
+        checkers.check_tokens(self._store.committed)
+        sizes = {
+            file.partition.index: file.length() if file.partition.format == "jsonl" else len(file.records)
+            for file in self.workload.files
+        }
+        checkers.check_covered(sizes, [part for _, parts in sorted(self._covered.items()) for part in parts])
+        self.lane = sum(counts.lane for counts in life.coordinator.totals.counts.rules.values())
+
+    def _stored_rows(self) -> list[Any]:
+        """The keys of the last checkpoint: of each the newest row."""
+        manifest = self._store.newest()
+        assert manifest is not None
+        rows = {row.key: row for name in manifest["blobs"] for row in snapshot.decode(self._store.get_blob(name))[0]}
+        return list(rows.values())
