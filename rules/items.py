@@ -15,9 +15,9 @@ from rules.yaml12 import BadYaml, Lines, load
 DERIVABLE = ("rule", "scheduled_rule")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item:
-    """One YAML file with an AnalysisType. `document` is as its shape says, unless it was refused."""
+    """One YAML file with an AnalysisType. `document` is as its shape says where the item is sound."""
 
     kind: str
     path: str
@@ -35,7 +35,8 @@ class Item:
         return found if isinstance(found, str) else ""
 
     def refuse(self, where: Path, message: str, remedy: str) -> None:
-        """Report what is wrong at a place in the file."""
+        """Report what is wrong at a place in the file. The item is sound no more."""
+        self.sound = False
         self.checker.refuse(where, message, remedy)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rules.errors import InvalidPack, Problem, SourceLocation
+from rules.filters import FILE, Filter, parse_filters
 from rules.globals import Restorer
 from rules.guards import Guard, guard_of
 from rules.items import DERIVABLE, Item, Reader, check_ids, check_models, with_base
@@ -69,6 +70,10 @@ class Pack:
     """What a reader might not expect, a line each."""
     log_type_files: dict[str, bytes]
     """Definitions of log types found in the pack."""
+    companions: tuple[Rule, ...] = ()
+    """Rules that the filter leaves out and that tests of others name (AlsoRun)."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with the rest of the pack, where it was loaded tolerantly."""
     _contexts: dict[str, EventContext | None] = field(default_factory=dict)
 
     @property
@@ -170,10 +175,13 @@ def _named_in(path: str, data: bytes, present: set[str]) -> Iterator[str]:
 # --- from bytes --------------------------------------------------------------------------------------------------
 
 
-def load_pack(files: Mapping[str, bytes], *, quiet: bool = False, ignore_extra_keys: bool = False) -> Pack:
+def load_pack(
+    files: Mapping[str, bytes], *, quiet: bool = False, ignore_extra_keys: bool = False, tolerant: bool = False
+) -> Pack:
     """Rules from a pack's files. Raises InvalidPack with all problems.
 
-    `quiet` discards what rules print; `ignore_extra_keys` lets YAML have keys that the format does not know.
+    `quiet` discards what rules print; `ignore_extra_keys` lets YAML have keys that the format does not know; `tolerant`
+    leaves out what is not valid instead of raising. Where rules.filters.FILE is among the files, only what it wants is loaded.
     """
     problems: list[Problem] = []
     reader = Reader(files, problems, ignore_extra_keys=ignore_extra_keys)
@@ -185,16 +193,18 @@ def load_pack(files: Mapping[str, bytes], *, quiet: bool = False, ignore_extra_k
     loader = _Loader(files, reader.items, problems, quiet)
     rules = loader.rules()
     tables = loader.tables()
-    if problems:
-        unique = dict.fromkeys(problems)  # one global fails for many rules
-        raise InvalidPack(sorted(unique, key=lambda it: (it.location.path, it.location.line or 0)))
-    streaming = tuple(rule for rule in rules if rule.kind == "rule")
+    # Each once: a global fails for many rules.
+    ordered = tuple(sorted(dict.fromkeys(problems), key=lambda it: (it.location.path, it.location.line or 0)))
+    if ordered and not tolerant:
+        raise InvalidPack(ordered)
+    wanted = [rule for rule in rules if loader.wants(rule.spec)]
+    streaming = tuple(rule for rule in wanted if rule.kind == "rule")
     return Pack(
         rules=tuple(rule for rule in streaming if rule.spec.enabled),
         all_rules=streaming,
-        scheduled_rules=tuple(rule for rule in rules if rule.kind == "scheduled_rule"),
-        policies=tuple(rule for rule in rules if rule.kind == "policy"),
-        packs={item.id: frozenset(item.document["PackDefinition"]["IDs"]) for item in loader.of("pack")},
+        scheduled_rules=tuple(rule for rule in wanted if rule.kind == "scheduled_rule"),
+        policies=tuple(rule for rule in wanted if rule.kind == "policy"),
+        packs=loader.packs,
         globals=loader.globals,
         models=loader.models,
         tables=tables,
@@ -202,6 +212,8 @@ def load_pack(files: Mapping[str, bytes], *, quiet: bool = False, ignore_extra_k
         digest=_digest(files),
         notices=(*reader.notices, *loader.notices()),
         log_type_files=reader.log_type_files,
+        companions=tuple(rule for rule in rules if not loader.wants(rule.spec)),
+        problems=ordered,
     )
 
 
@@ -221,6 +233,8 @@ class _Loader:
         self._items = items
         self._problems = problems
         self.globals = {item.id: item.file for item in self.of("global")}
+        self.packs = {item.id: frozenset(item.document["PackDefinition"]["IDs"]) for item in self.of("pack")}
+        self._filter = parse_filters(files[FILE].decode().splitlines()) if FILE in files else Filter()
         self._modules = Modules(files, self.globals, self._refuse, quiet=quiet)
         self.models: dict[str, DataModel] = {}
         self._model_modules: dict[str, Module] = {}
@@ -244,7 +258,7 @@ class _Loader:
     # --- rules ---------------------------------------------------------------------------------------------------
 
     def rules(self) -> tuple[Rule, ...]:
-        """All rules, scheduled rules and policies that can be loaded, by id."""
+        """All rules, scheduled rules and policies that are wanted and can be loaded, by id; and what tests of those name."""
         by_id = {item.id: item for item in self._items if item.kind in DERIVABLE}
         for path in sorted(
             {item.file for item in self._items if item.file.endswith(".py") and item.file in self._files}
@@ -252,23 +266,36 @@ class _Loader:
             self._modules.source(path)  # what is wrong there is worth knowing, whatever is wrong with the YAML
         self._load_models()
         loaded = []
+        for item, spec in self._chosen(by_id):
+            module = self._modules.load(item.id, item.file) if item.file else None
+            if module is not None or not item.file:
+                loaded.append((item, spec, module))
+        # What functions may change is found when all have been executed: one may have put its own into another's list.
+        made = [self._rule(*each) for each in loaded]
+        return tuple(sorted((rule for rule in made if rule is not None), key=lambda rule: rule.id))
+
+    def wants(self, spec: RuleSpec) -> bool:
+        """Whether the pack's filter wants a rule."""
+        return self._filter.holds(spec, self.packs)
+
+    def _chosen(self, by_id: Mapping[str, Item]) -> list[tuple[Item, RuleSpec]]:
+        """What is to be loaded: what the filter wants, and what the tests of that want beside them."""
+        read = []
         for item in self.of(*DERIVABLE, "policy"):
             whole = with_base(item, by_id.get)
             if whole is not None:
-                loaded.append((whole, self._modules.load(whole.id, whole.file) if whole.file else None))
-        # What functions may change is found when all have been executed: one may have put its own into another's list.
-        made = [self._rule(item, module) for item, module in loaded]
-        return tuple(sorted((rule for rule in made if rule is not None), key=lambda rule: rule.id))
+                kind: Any = whole.kind
+                read.append((whole, read_spec(kind, whole.path, whole.document, whole.file)))
+        wanted = [spec for _, spec in read if self.wants(spec)]
+        ids = {spec.id for spec in wanted}
+        ids |= {rule_id for spec in wanted for test in spec.tests for rule_id in test.get("AlsoRun", ())}
+        return [(item, spec) for item, spec in read if spec.id in ids]
 
-    def _rule(self, item: Item, module: Module | None) -> Rule | None:
-        if item.file and module is None:
-            return None
-        kind: Any = item.kind
-        spec = read_spec(kind, item.path, item.document, item.file)
+    def _rule(self, item: Item, spec: RuleSpec, module: Module | None) -> Rule | None:
         functions = self._functions(spec, module) if module is not None else _detection(item)
         filters = item.document.get("InlineFilters")
-        keep = _filter(item, filters) if filters and kind == "rule" else None
-        if functions is None or (module is not None and not self._modules.settle(module)):
+        keep = _filter(item, filters) if filters and spec.kind == "rule" else None
+        if functions is None or not item.sound or (module is not None and not self._modules.settle(module)):
             return None
         restorer, shared = self._restorers(spec, module)
         return Rule(

@@ -156,20 +156,52 @@ class Rule:
 
         What a run that a helper ended (StateReached) came to is for the evaluation's record to say: it gives NO_MATCH.
         """
-        if not self.changes_globals:
-            return self._evaluated(event)
         if self._restorer is not None:
             self._restorer.restore()
         try:
-            return self._evaluated(event)
-        finally:  # now, not before the next run: another rule may be the next to see it
-            for restorer in self._shared:
-                restorer.restore()
+            outcome = self._unless_matched(event)
+            if outcome is not None:
+                return outcome
+            errors: list[RuleError] = []
+            return Outcome(self._match(event, errors), tuple(errors))
+        except StateReached:
+            return NO_MATCH
+        finally:
+            if self._shared:
+                self._restore_shared()
 
-    def _evaluated(self, event: PantherEvent) -> Outcome:
+    def run_all(self, event: PantherEvent) -> tuple[bool, Match | None, tuple[RuleError, ...]]:
+        """In test mode: the auxiliary functions as well where rule() says False.
+
+        What rule() said, False where it raised; what the auxiliary functions made, None where they were not called since the
+        filter kept the event out, rule() raised, or a helper ended the run.
+        """
+        if self._restorer is not None:
+            self._restorer.restore()
+        try:
+            outcome = self._unless_matched(event)
+            if outcome is not None and (outcome.errors or not self._passes(event)):
+                return False, None, outcome.errors
+            errors: list[RuleError] = []
+            return outcome is None, self._match(event, errors), tuple(errors)
+        except StateReached:
+            return False, None, ()
+        finally:
+            self._restore_shared()
+
+    def _restore_shared(self) -> None:
+        """At the end of a run, not before the next: another rule may be the next to see it."""
+        for restorer in self._shared:
+            restorer.restore()
+
+    def _passes(self, event: PantherEvent) -> bool:
+        return self._filter is None or self._filter(event) is True
+
+    def _unless_matched(self, event: PantherEvent) -> Outcome | None:
+        """What the evaluation comes to unless rule() says True; None if it does. Raises StateReached."""
         if self._filter is not None:
             try:
-                if self._filter(event) is not True:
+                if not self._passes(event):
                     return NO_MATCH
             except BaseException as error:
                 return Outcome(None, (_error("inline_filters", error),))
@@ -180,15 +212,10 @@ class Rule:
             if verdict is not True:
                 raise _wrong_type("rule", "bool", verdict)
         except StateReached:
-            return NO_MATCH
+            raise
         except BaseException as error:
             return Outcome(None, (_error("rule", error),))
-        errors: list[RuleError] = []
-        try:
-            match = self._match(event, errors)
-        except StateReached:
-            return NO_MATCH
-        return Outcome(match, tuple(errors))
+        return None
 
     def _match(self, event: PantherEvent, errors: list[RuleError]) -> Match:
         """Call the auxiliary functions in the contract's order."""
@@ -250,18 +277,22 @@ class Rule:
 
     @contextmanager
     def patched(self, replacements: Mapping[str, object]) -> Iterator[None]:
-        """While this lasts the module's globals have these values instead; a test's mocks. KeyError for an unknown name."""
-        before = {name: self.namespace[name] for name in replacements}
+        """While this lasts the module's globals have these values instead; a test's mocks. A name that the module does not
+        have, such as a builtin's, is its own for as long."""
+        before = {name: self.namespace[name] for name in replacements if name in self.namespace}
         self._rebind(replacements)
         try:
             yield
         finally:
+            for name in replacements.keys() - before.keys():
+                self.namespace.pop(name, None)
             self._rebind(before)
 
     def _rebind(self, values: Mapping[str, object]) -> None:
         self.namespace.update(values)
-        if self._restorer is not None:
-            self._restorer.rebind(values)
+        for restorer in (self._restorer, *self._shared):
+            if restorer is not None and restorer.namespace is self.namespace:
+                restorer.rebind(values)
 
 
 # --- what functions return, checked -------------------------------------------------------------------------------
