@@ -219,7 +219,7 @@ def shipped_pack() -> Pack:
 def results_by_rule() -> dict[str, list[selftest.TestResult]]:
     results: dict[str, list[selftest.TestResult]] = {}
     log_types = load_definitions(shipped_definitions())
-    for result in selftest.run_tests(shipped_pack(), log_types, key_grouping(DEFAULT_KEY_GROUPS)):
+    for result in selftest.run_tests(shipped_pack(), log_types):
         results.setdefault(result.rule_id, []).append(result)
     return results
 
