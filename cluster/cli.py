@@ -192,33 +192,61 @@ def _row_text(row: Any) -> str:
 
 @app.command(epilog="Example:  countersign test rules/packs --filter RuleID=Okta.MFA.Fatigue")
 def test(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of rules.")],
+    directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="A directory of rules.")] = None,
+    path: Annotated[Path | None, typer.Option(help="The same as DIR.")] = None,
     filter: Annotated[
-        list[str] | None, typer.Option("--filter", help="KEY=VALUE: only rules whose YAML says so.")
+        list[str] | None,
+        typer.Option(
+            "--filter", help="KEY=V1,V2 or KEY!=V: only what has it in its YAML, PackID=... what a pack lists."
+        ),
     ] = None,
     test_names: Annotated[list[str] | None, typer.Option(help="Only tests of this name.")] = None,
-    minimum_tests: Annotated[int, typer.Option(min=0, help="Fail rules with fewer tests.")] = 0,
+    minimum_tests: Annotated[
+        int, typer.Option(min=0, help="Fail what has fewer tests; from 2 on also what lacks a true or a false one.")
+    ] = 0,
     show_failures_only: Annotated[bool, typer.Option("--show-failures-only", help="Print failures only.")] = False,
+    format: Annotated[str, typer.Option(help="text, json or junit.")] = "text",
+    skip_disabled_tests: Annotated[bool, typer.Option("--skip-disabled-tests", help="Skip what is disabled.")] = False,
+    ignore_files: Annotated[list[str] | None, typer.Option(help="A file to leave out.")] = None,
+    ignore_extra_keys: Annotated[
+        bool, typer.Option("--ignore-extra-keys", help="Keys that the format does not know are no error.")
+    ] = False,
+    available_destination: Annotated[
+        list[str] | None, typer.Option(help="A name that destinations() may return; without any all may be.")
+    ] = None,
+    sort_test_results: Annotated[bool, typer.Option("--sort-test-results", help="What fails comes last.")] = False,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes to test in; 0: as many as are worth it.")] = 0,
+    no_mocks: Annotated[
+        bool, typer.Option("--no-mocks", help="Run tests that have mocks a second time on real state, and compare.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Test again whenever a file changes, until Ctrl-C.")] = False,
+    time_limit: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds that one test may take.")] = 10.0,
 ) -> None:
-    """Run the tests of a pack's rules against real state."""
-    from cluster.testing import run_pack_tests
+    """Run the tests of a pack's detections against real state."""
+    from cluster import testing
 
+    if (directory is None) == (path is None):
+        raise typer.BadParameter("name one directory of rules, as DIR or with --path", param_hint="DIR")
+    if format not in testing.FORMATS:
+        raise typer.BadParameter(f"{format!r} is no format: give {', '.join(testing.FORMATS)}", param_hint="--format")
+    options = testing.Options(
+        directory or path or Path(),
+        filter or [],
+        test_names or [],
+        minimum_tests,
+        show_failures_only,
+        format,
+        skip_disabled_tests,
+        ignore_files or [],
+        ignore_extra_keys,
+        available_destination or [],
+        sort_test_results,
+        workers,
+        no_mocks,
+        time_limit,
+    )
     with _failures():
-        raise typer.Exit(run_pack_tests(directory, filter or [], test_names or [], minimum_tests, show_failures_only))
-
-
-@app.command(
-    epilog="Example:  countersign check rules/packs    "
-    "Exit codes: 0 no error, warnings or not; 1 an error; 2 no such directory."
-)
-def check(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of rules, or a whole repository.")],
-) -> None:
-    """Say what is wrong with a pack, with path:line:column, and what is likely to go wrong."""
-    from cluster.checking import check_pack
-
-    with _failures():
-        raise typer.Exit(check_pack(directory))
+        raise typer.Exit(testing.watch(options) if watch else testing.run_pack_tests(options))
 
 
 class _failures:
@@ -244,15 +272,16 @@ def _exit_code(error: BaseException) -> int | None:
     from cluster.sinks import OutputExists, SinkFailed
     from cluster.sources import InputMissing, InputUnreadable, SourceChanged
     from cluster.stores import BadName, BlobMissing, Fenced, LeaseHeld, StoreUnreachable
-    from cluster.testing import BadFilter
+    from cluster.testing import NothingToTest
     from rules.errors import InvalidPack
+    from rules.filters import BadFilter
     from rules.pack import MissingPack
 
     if isinstance(error, CannotRun):
         return error.exit_code
     table: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
         ((InvalidPack,), 1),
-        ((MissingPack, BadSetting, BadFilter, BadName), 2),
+        ((MissingPack, BadSetting, BadFilter, NothingToTest, BadName), 2),
         ((InputMissing, InputUnreadable, SourceChanged), 3),
         ((StoreUnreachable, LeaseHeld, Fenced, BlobMissing, CorruptSnapshot, SinkFailed, OutputExists), 4),
     )

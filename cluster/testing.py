@@ -1,108 +1,233 @@
-"""`countersign test`: runs a pack's own tests and prints them in the way this format's users know (PANTHER_FORMAT 3)."""
+"""`countersign test`: what to test, in which processes, and what to say of it (PANTHER_FORMAT 3 and 5).
+
+testworkers.py runs the tests, testreport.py words the report. Results go to standard output, everything else to standard
+error.
+"""
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.core.keygroups import DEFAULT_KEY_GROUPS, key_grouping
-from rules.pack import load_pack, log_types_of, read_files
-from rules.rule import Rule
-from rules.selftest import TestResult, run_tests
+from cluster.testreport import FORMATS as FORMATS
+from cluster.testreport import Report, as_json, as_junit, as_text
+from cluster.testworkers import BIG_PACK_BYTES, Detection, Found, Order, run_order
+from rules.filters import BadFilter, Filter, parse_filters
+from rules.pack import MissingPack, read_files
+from rules.selftest import TestResult
+from rules.yaml12 import BadYaml, load
+
+DEFAULT_TIME_LIMIT_S = 10.0
+
+_POLL_S = 0.3
+_YAML = (".yml", ".yaml")
 
 
-class BadFilter(ValueError):
-    """A --filter that cannot be understood, or that nothing matches."""
+class NothingToTest(ValueError):
+    """A directory without detections, or a name that nothing has; says what was near."""
 
 
-def run_pack_tests(
-    directory: Path, filters: list[str], names: list[str], minimum_tests: int, show_failures_only: bool
-) -> int:
-    """Run and print; returns the exit code: 0 if all passed, else 1."""
-    pack = load_pack(read_files([directory]))
-    for notice in pack.notices:
-        print(f"countersign: {notice}", file=sys.stderr)
-    types = log_types_of(pack)
-    keep = _filter(filters)
-    chosen = [rule for rule in pack.all_rules if keep(rule)]
-    if not chosen:
-        what = (
-            f"no rule matches {' '.join(filters)}: check --filter"
-            if filters
-            else "no rules in there: check the directory"
-        )
-        raise BadFilter(f"{directory}: {what}")
+@dataclass(slots=True)
+class Options:
+    """The command line of `test`."""
 
-    def wanted(rule: Rule, test: Mapping[str, Any]) -> bool:
-        return keep(rule) and (not names or test["Name"] in names)
+    directory: Path
+    filters: list[str] = field(default_factory=list)
+    test_names: list[str] = field(default_factory=list)
+    minimum_tests: int = 0
+    show_failures_only: bool = False
+    format: str = "text"
+    skip_disabled_tests: bool = False
+    ignore_files: list[str] = field(default_factory=list)
+    ignore_extra_keys: bool = False
+    available_destinations: list[str] = field(default_factory=list)
+    sort_test_results: bool = False
+    workers: int = 0
+    """0: as many as the pack is worth, and the machine has."""
+    no_mocks: bool = False
+    time_limit_s: float = DEFAULT_TIME_LIMIT_S
 
-    results: dict[str, list[TestResult]] = defaultdict(list)
-    for result in run_tests(pack, types, key_grouping(DEFAULT_KEY_GROUPS), wanted=wanted):
+
+def run_pack_tests(options: Options) -> int:
+    """Test and print; the exit code: 0, 1 if anything failed, 130 if interrupted. Raises what a person can mend."""
+    try:
+        return _test(options, None)
+    except KeyboardInterrupt:
+        _log("interrupted")
+        return 130
+
+
+def watch(options: Options) -> int:
+    """Test, and again what changes concern, until interrupted: then 130. Raises only what the first time raises."""
+    try:
+        stamps = _stamps(options.directory)
+        _test(options, None)
+        while True:
+            time.sleep(_POLL_S)
+            now = _stamps(options.directory)
+            changed = sorted(path for path in now.keys() | stamps.keys() if now.get(path) != stamps.get(path))
+            stamps = now
+            if changed:
+                _log(f"changed: {', '.join(changed)}")
+                try:
+                    _test(options, frozenset(changed))
+                except (BadFilter, NothingToTest, MissingPack) as error:
+                    _log(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _stamps(directory: Path) -> dict[str, tuple[int, int]]:
+    """When each file was last written, and its size, by its path in the pack."""
+    stamps: dict[str, tuple[int, int]] = {}
+    for parent, folders, names in os.walk(directory, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        for name in names:
+            path = Path(parent, name)
+            with suppress(OSError):  # an editor's, and gone again
+                status = path.stat()
+                stamps[path.relative_to(directory).as_posix()] = status.st_mtime_ns, status.st_size
+    return {path: stamp for path, stamp in stamps.items() if not path.rpartition("/")[2].startswith(".")}
+
+
+def _test(options: Options, changed: frozenset[str] | None) -> int:
+    """Test what was asked for, or what of that the changed files concern; the exit code."""
+    filter_ = parse_filters(options.filters)
+    files = _files(options)
+    _log(f"testing {options.directory}")
+    found = run_order(_order(options, files, changed))
+    for notice in found.notices:
+        _log(notice)
+    if changed is None:
+        _check_something_is_there(options, filter_, files, found)
+    report = _report(options, found)
+    sys.stdout.write(_text(options, report))
+    sys.stdout.flush()
+    return 0 if report.is_good else 1
+
+
+def _log(text: str) -> None:
+    print(f"countersign: {text}", file=sys.stderr, flush=True)
+
+
+def _files(options: Options) -> dict[str, bytes]:
+    files = read_files([options.directory])
+    for name in options.ignore_files:
+        ignored = [path for path in files if path == os.path.normpath(name)]
+        ignored = ignored or [path for path in files if _is_same(options.directory / path, Path(name))]
+        if not ignored:
+            near = difflib.get_close_matches(name, files, 1)
+            remedy = f"write {near[0]}" if near else "give its path in the pack"
+            raise NothingToTest(f"--ignore-files {name}: the pack has no such file: {remedy}")
+        for path in ignored:
+            del files[path]
+    return files
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _order(options: Options, files: Mapping[str, bytes], changed: frozenset[str] | None) -> Order:
+    return Order(
+        files,
+        tuple(options.filters),
+        frozenset(options.test_names),
+        options.skip_disabled_tests,
+        changed,
+        options.ignore_extra_keys,
+        frozenset(options.available_destinations) if options.available_destinations else None,
+        options.no_mocks,
+        time.time(),  # noqa: TID251 - what an event without a time has, as the start of a run is in `run`
+        options.time_limit_s,
+        options.workers or _workers_for(files),
+    )
+
+
+def _workers_for(files: Mapping[str, bytes]) -> int:
+    size_bytes = sum(len(data) for path, data in files.items() if path.endswith(_YAML))
+    return len(os.sched_getaffinity(0)) if size_bytes >= BIG_PACK_BYTES else 1
+
+
+def _check_something_is_there(options: Options, filter_: Filter, files: Mapping[str, bytes], found: Found) -> None:
+    """A test run that tests nothing must not look like a good one."""
+    if not found.detections:
+        if filter_.clauses:
+            refusal = filter_.refusal(document for path in sorted(files) if (document := _document(path, files[path])))
+            raise BadFilter(f"{options.directory}: {refusal}")
+        if not found.problems:
+            raise NothingToTest(
+                f"{options.directory}: no rules, scheduled rules or policies in there: check the directory"
+            )
+    elif options.test_names and not found.results:
+        near = [
+            name
+            for wanted in options.test_names
+            for name in difflib.get_close_matches(wanted, found.test_names, 3)
+        ]  # fmt: skip
+        remedy = f"near to it: {', '.join(map(repr, near))}" if near else "check --test-names"
+        raise NothingToTest(f"{options.directory}: no test is called {' or '.join(options.test_names)}: {remedy}")
+
+
+def _document(path: str, data: bytes) -> Mapping[str, Any] | None:
+    if not path.endswith(_YAML):
+        return None
+    try:
+        document, _ = load(data)
+    except BadYaml:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+# --- the report ----------------------------------------------------------------------------------------------------
+
+
+def _report(options: Options, found: Found) -> Report:
+    results: dict[str, list[TestResult]] = {each.id: [] for each in found.detections if not each.skipped}
+    for result in found.results:
         results[result.rule_id].append(result)
-    if names and not results:
-        raise BadFilter(f"{directory}: no test is called {' or '.join(names)}: check --test-names")
-    too_few = [rule.id for rule in chosen if len(results[rule.id]) < minimum_tests] if not names else []
-    _print_results(results, show_failures_only, colour=sys.stdout.isatty())
-    return _print_summary(directory, results, too_few, minimum_tests)
+    if options.test_names:
+        results = {name: tests for name, tests in results.items() if tests}
+    lacking = {each.id: _lacks(each, options.minimum_tests) for each in found.detections if each.id in results}
+    report = Report(
+        str(options.directory),
+        results,
+        {} if options.test_names else {name: what for name, what in lacking.items() if what},
+        tuple(each.id for each in found.detections if each.skipped),
+        tuple(found.problems),
+        options.no_mocks,
+    )
+    if options.sort_test_results:  # the failures last, where one looks
+        failed = report.failed
+        report = replace(report, results=dict(sorted(results.items(), key=lambda item: item[0] in failed)))
+    return report
 
 
-def _filter(filters: list[str]) -> Callable[[Rule], bool]:
-    """KEY=V1,V2 keeps rules whose YAML has one of the values; several filters must all hold; KEY!=V excludes."""
-    checks: list[tuple[str, bool, set[str]]] = []
-    for text in filters:
-        key, mark, values = text.partition("=")
-        if not mark or not values:
-            raise BadFilter(f"--filter {text}: no filter: write KEY=VALUE")
-        checks.append((key.removesuffix("!"), not key.endswith("!"), {value.lower() for value in values.split(",")}))
-
-    def keep(rule: Rule) -> bool:
-        return all(bool(_values(rule.spec.raw.get(key)) & values) is wanted for key, wanted, values in checks)
-
-    return keep
+def _lacks(detection: Detection, minimum: int) -> str:
+    """What of the tests that were asked for a detection does not have; empty where nothing is missing."""
+    count = len(detection.expectations)
+    if count < minimum:
+        return f"{count} tests, {minimum} asked for"
+    if minimum > 1 and len(set(detection.expectations)) < 2:
+        return "its tests all expect the same: one should match, and one should not"
+    return ""
 
 
-def _values(value: Any) -> set[str]:
-    items = value if isinstance(value, list) else [value]
-    return {str(item).lower() for item in items if item is not None}
-
-
-def _mark(passed: bool, colour: bool) -> str:
-    text = "[PASS]" if passed else "[FAIL]"
-    return f"\033[{32 if passed else 31}m{text}\033[0m" if colour else text
-
-
-def _print_results(results: Mapping[str, list[TestResult]], failures_only: bool, *, colour: bool) -> None:
-    for rule_id, tests in results.items():
-        shown = [test for test in tests if not (failures_only and test.passed)]
-        if not shown:
-            continue
-        print(rule_id)
-        for test in shown:
-            print(f"\t{_mark(test.passed, colour)} {test.name}")
-            for name, passed, output in test.functions:
-                print(f"\t\t{_mark(passed, colour)} [{name}] {output}")
-            for problem in test.problems:
-                print(f"\t\t{_mark(False, colour)} {problem}")
-        print()
-
-
-def _print_summary(directory: Path, results: Mapping[str, list[TestResult]], too_few: list[str], minimum: int) -> int:
-    failed = {
-        rule_id: names for rule_id, tests in results.items() if (names := [t.name for t in tests if not t.passed])
-    }
-    if failed:
-        print("--------------------------\nFailed Tests Summary")
-        for rule_id, names in failed.items():
-            print(f"\t{rule_id}\n\t\t{names}\n")
-    for rule_id in too_few:
-        print(f"\t{rule_id} has fewer than {minimum} tests")
-    rules_failed = failed.keys() | set(too_few)
-    tests = sum(map(len, results.values()))
-    print("--------------------------\nTest Summary")
-    print(f"\tPath: {directory}")
-    print(f"\tPassed: {len(results.keys() - rules_failed)}\n\tFailed: {len(rules_failed)}")
-    print(f"\tTests: {tests}, {sum(map(len, failed.values()))} failed")
-    return 1 if rules_failed else 0
+def _text(options: Options, report: Report) -> str:
+    match options.format:
+        case "json":
+            return as_json(report, failures_only=options.show_failures_only)
+        case "junit":
+            return as_junit(report, failures_only=options.show_failures_only)
+    assert options.format in FORMATS
+    return as_text(report, failures_only=options.show_failures_only, colour=sys.stdout.isatty())
