@@ -103,7 +103,7 @@ def compile_filters(filters: Any, refuse: Refuse) -> Callable[[PantherEvent], bo
     """Whether an event passes the InlineFilters of a rule; None where all do, and where something was refused."""
     compiler = _Compiler(refuse, in_filter=True)
     passes = compiler.all_of(("InlineFilters",), filters)
-    return None if compiler.refused or passes is _always else passes
+    return None if passes is _always else passes
 
 
 def guard_of_detection(document: Mapping[str, Any]) -> Guard | None:
@@ -291,9 +291,7 @@ def _compared_with_each_other(get: _Get, get_other: _Get, comparison: Comparison
     def holds(event: Any) -> bool:
         value, other = get(event), get_other(event)
         operand = UNFIT if other is ABSENT else prepare(other)
-        if value is ABSENT or operand is UNFIT:
-            return inverse
-        return compare(value, operand) is not inverse
+        return inverse if operand is UNFIT else compare(value, operand) is not inverse
 
     return holds
 

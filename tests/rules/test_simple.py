@@ -283,7 +283,13 @@ def test_any_tree_of_combinators_is_what_counting_says(tree: Any, event: dict[st
 # --- filters -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("filters", [[], [{"All": []}], [{"Any": []}], [{"All": [{"Any": []}]}, {"All": []}]])
+UNWANTED = {"KeyPath": "action", "Condition": "IsNull"}
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [[], [{"All": []}], [{"Any": []}], [{"All": [{"Any": []}]}, {"All": []}], [{"Any": [UNWANTED, {"All": []}]}]],
+)
 def test_an_empty_filter_is_none_at_all(filters: Any) -> None:
     assert compile_filters(filters, Refused()) is None
 
