@@ -1,12 +1,14 @@
 """`python -m bench NAME [--smoke] [--json FILE]`: one benchmark, with what one must know of the machine to read its figures.
 
-A benchmark is a module with NAME, HELP and run(smoke) -> its figures, plain data. run() prints its own table, and raises
-RuntimeError when the sides that it compares do not agree on the result: then the figures mean nothing, and we exit with 1.
+A benchmark is a module with NAME, HELP and run(smoke) -> its figures, plain data; where it can use a pack or a cache folder,
+run() takes them too. It prints its own table, and raises RuntimeError when the sides that it compares do not agree on the
+result: then the figures mean nothing, and we exit with 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import platform
@@ -14,9 +16,9 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from bench import state, throughput
+from bench import pat, state, throughput
 
 PACKAGES = ("ray", "redis", "orjson", "pyarrow")
 
@@ -27,10 +29,10 @@ class Benchmark(Protocol):
     NAME: str
     HELP: str
 
-    def run(self, smoke: bool) -> dict[str, object]: ...
+    def run(self, smoke: bool, *more: Any, **options: Any) -> dict[str, object]: ...
 
 
-BENCHMARKS: tuple[Benchmark, ...] = (state, throughput)
+BENCHMARKS: tuple[Benchmark, ...] = (pat, state, throughput)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,14 +48,22 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--smoke", action="store_true", help="small and quick: shows that it works, measures nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument(
+        "--pack", type=Path, metavar="DIR", help="pat: the rules to test, a checkout of a public pack, say"
+    )
+    parser.add_argument("--cache", type=Path, metavar="DIR", help=f"pat: where the tool is installed ({pat.CACHE})")
     given = parser.parse_args(arguments)
     if given.name is None:
         parser.print_help()
         return 0
+    benchmark = by_name[given.name]
+    options = {name: value for name in ("pack", "cache") if (value := getattr(given, name)) is not None}
+    for name in options.keys() - inspect.signature(benchmark.run).parameters.keys():
+        parser.error(f"{given.name} takes no --{name}")
     machine = describe_machine()
     print(" ".join(f"{name}={value}" for name, value in machine.items()))
     try:
-        figures = by_name[given.name].run(given.smoke)
+        figures = benchmark.run(given.smoke, **options)
     except RuntimeError as error:
         print(f"bench {given.name}: {error}", file=sys.stderr)
         return 1
