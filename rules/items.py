@@ -66,7 +66,7 @@ class Reader:
             return
         kind = document.get("AnalysisType")
         if kind is None:
-            if "LogType" in document:
+            if "LogType" in document and "Logs" not in document:  # with Logs it is a scenario to upload by hand
                 self.log_type_files[path] = self._files[path]
         elif isinstance(kind, str) and kind in SHAPES:
             self._check(kind, path, document, lines)

@@ -114,6 +114,12 @@ def test_definitions_of_log_types_are_found_in_packs_and_win_over_the_shipped_on
     assert "Okta.SystemLog" in log_types_of(pack)
 
 
+def test_a_scenario_of_logs_for_a_log_type_is_no_definition_of_it() -> None:
+    pack = load_pack({"scenario.yml": b"LogType: AWS.CloudTrail\nFormat: raw\nLogs:\n  - {a: 1}\n"})
+
+    assert pack.log_type_files == {}
+
+
 def test_every_problem_of_every_file_is_reported_in_order() -> None:
     assert problems_of({
         "a.yml": spec("A", "a.py", more="Severty: High\nThreshold: none\n"),
