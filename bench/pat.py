@@ -172,7 +172,7 @@ def _report(reports: dict[str, list[Report]], load_before: tuple[float, float, f
         ratio = medians["pat"] / medians["countersign"]
         runs = len(reports["pat"])
         print(
-            f"{ratio:.1f} times as fast as pat {VERSION}; cold processes, default options, {runs} runs a side in turns"
+            f"{ratio:.1f} times as fast as pat {VERSION}; cold processes, default options, in turns, runs a side: {runs}"
         )
         figures |= {"ratio": round(ratio, 2), "pat_version": VERSION}
     loads = {"before": load_before, "after": os.getloadavg()}
