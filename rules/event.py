@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rules.datamodels import DataModel
 
 Json = Any
 """A JSON value as the parser made it, or wrapped."""
@@ -17,7 +20,8 @@ _SHAPES_KEPT = 4096
 _shapes: dict[tuple[str, ...], dict[str, str]] = {}
 """tuple of a dict's keys -> {lower-case key: key}. Logs have few shapes, and building this map is what a miss would cost."""
 
-_MISSING: Any = object()
+MISSING: Any = object()
+"""What stands for a value that is not there. Compare by identity."""
 
 
 class DerivedFields(Protocol):
@@ -34,6 +38,20 @@ class DerivedFields(Protocol):
         """p_any_*: indicators by kind"""
 
 
+class EventContext(Protocol):
+    """What a pack adds to the events of one log type. One serves many events."""
+
+    @property
+    def model(self) -> DataModel | None:
+        """The log type's enabled data model."""
+
+    def enrichment(self, event: dict[str, Any]) -> dict[str, Any]:
+        """p_enrichment: {table: {selector: row}}; {} where nothing matched. `event` has its p_ fields."""
+
+    def lookup(self, table: str, key: Any) -> Any:
+        """The row of a table, a dict; None where there is none."""
+
+
 def folded_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Lower-case key -> the key as it stands, the first of those that are equal but for case."""
     shape = tuple(data)
@@ -41,19 +59,22 @@ def folded_keys(data: Mapping[str, Any]) -> dict[str, str]:
     if found is None:
         found = {}
         for key in shape:
-            found.setdefault(key.lower(), key)
+            if isinstance(key, str):  # the events of tests are YAML, whose keys can be numbers
+                found.setdefault(key.lower(), key)
         if len(_shapes) >= _SHAPES_KEPT:
             _shapes.clear()
         _shapes[shape] = found
     return found
 
 
-def _find_folded(data: Mapping[str, Any], key: str) -> Json:
+def find_folded(data: Mapping[str, Any], key: str) -> Json:
+    """The value of a key without regard to case, or MISSING. AttributeError for a key that is no text."""
     actual = folded_keys(data).get(key.lower())
-    return _MISSING if actual is None else data[actual]
+    return MISSING if actual is None else data[actual]
 
 
-def _wrap(value: Json) -> Json:
+def wrap(value: Json) -> Json:
+    """A value as rules get it."""
     kind = type(value)
     if kind is dict:
         return ImmutableDict(value)
@@ -85,13 +106,13 @@ class ImmutableList(Sequence[Json]):
 
     def __getitem__(self, index: Any) -> Json:
         found = self._items[index]
-        return ImmutableList(found) if isinstance(index, slice) else _wrap(found)
+        return ImmutableList(found) if isinstance(index, slice) else wrap(found)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __iter__(self) -> Iterator[Json]:
-        return map(_wrap, self._items)
+        return map(wrap, self._items)
 
     def __contains__(self, value: object) -> bool:
         return any(value == item for item in self)
@@ -125,21 +146,21 @@ class ImmutableDict(Mapping[str, Json]):
         self._folded: dict[str, str] | None = None
 
     def _find(self, key: str) -> Json:
-        """The value of a key that is not there as written, or _MISSING. AttributeError for a key that is no text."""
+        """The value of a key that is not there as written, or MISSING. AttributeError for a key that is no text."""
         if self._folded is None:
             self._folded = folded_keys(self.raw)
         actual = self._folded.get(key.lower())
-        return _MISSING if actual is None else self.raw[actual]
+        return MISSING if actual is None else self.raw[actual]
 
     def __getitem__(self, key: str) -> Json:
         try:
             value = self.raw[key]
         except (KeyError, TypeError):
             value = self._find(key)
-            if value is _MISSING:
+            if value is MISSING:
                 raise KeyError(key) from None
         kind = type(value)
-        return _wrap(value) if kind is dict or kind is list else value
+        return wrap(value) if kind is dict or kind is list else value
 
     def get(self, key: str, default: Json = None) -> Json:
         """The value; the default only where there is none (a null that is there stays None)."""
@@ -147,13 +168,18 @@ class ImmutableDict(Mapping[str, Json]):
             value = self.raw[key]
         except (KeyError, TypeError):  # TypeError: a key that cannot be hashed, which _find() refuses like the others
             value = self._find(key)
-            if value is _MISSING:
+            if value is MISSING:
                 return default
         kind = type(value)
-        return _wrap(value) if kind is dict or kind is list else value
+        return wrap(value) if kind is dict or kind is list else value
 
     def __contains__(self, key: object) -> bool:
-        return key in self.raw or self._find(key) is not _MISSING  # type: ignore[arg-type]
+        try:
+            if key in self.raw:
+                return True
+        except TypeError:  # as in get()
+            pass
+        return self._find(key) is not MISSING  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.raw)
@@ -182,15 +208,18 @@ class ImmutableDict(Mapping[str, Json]):
         if not keys:
             return self
         first, *rest = keys
-        value = self.raw.get(first)
-        if value is None and first not in self.raw:
-            value = self._find(first)
-        for key in rest:
-            if type(value) is not dict:
-                return default
-            inner = value.get(key)
-            value = _find_folded(value, key) if inner is None and key not in value else inner
-        return default if value is None or value is _MISSING else _wrap(value)
+        try:
+            value = self.raw.get(first)
+            if value is None and first not in self.raw:
+                value = self._find(first)
+            for key in rest:
+                if type(value) is not dict:
+                    return default
+                inner = value.get(key)
+                value = find_folded(value, key) if inner is None and key not in value else inner
+        except TypeError:  # a key that cannot be hashed is a key that is no text
+            raise AttributeError(f"the keys {keys!r} are not all texts: they have no 'lower'") from None
+        return default if value is None or value is MISSING else wrap(value)
 
     def deep_walk(self, *keys: str, default: Json = None, return_val: str = "all") -> Json:
         """The values at a path that goes through lists: without repetition, a single one by itself.
@@ -199,7 +228,7 @@ class ImmutableDict(Mapping[str, Json]):
         """
         if not keys:
             return self
-        leaves = list(_leaves(self._at_first(keys[0]), keys[1:]))
+        leaves = _leaves(self._at_first(keys[0]), keys[1:])
         if len(leaves) > 1:
             leaves = list(dict.fromkeys(leaves))
         if not leaves:
@@ -217,70 +246,108 @@ class ImmutableDict(Mapping[str, Json]):
         """The value of a key, spelled exactly; None where there is none."""
         return self.raw.get(key)
 
+    def find(self, key: str) -> Json:
+        """The value of a key as the parser made it, or MISSING. Not for rules."""
+        value = self.raw.get(key, MISSING)
+        return self._find(key) if value is MISSING else value
 
-def _leaves(value: Json, keys: Sequence[str]) -> Iterator[Json]:
+
+def _leaves(value: Json, keys: Sequence[str]) -> list[Json]:
     """What stands at the end of a path, all lists on the way and at its end opened, without nulls."""
-    if type(value) is list:
-        for item in value:
-            yield from _leaves(item, keys)
-    elif not keys:
-        if value is not None:
-            yield _wrap(value)
-    elif type(value) is dict:
-        yield from _leaves(value.get(keys[0]), keys[1:])
+    leaves: list[Json] = []
+    ahead = [(value, 0)]  # a stack, not recursion: lists may be nested as deep as the parser reads them
+    while ahead:
+        value, depth = ahead.pop()
+        if type(value) is list:
+            ahead.extend((item, depth) for item in reversed(value))
+        elif depth == len(keys):
+            if value is not None:
+                leaves.append(wrap(value))
+        elif type(value) is dict:
+            ahead.append((value.get(keys[depth]), depth + 1))
+    return leaves
 
 
 class PantherError(Exception):
     """What Panther raises where a rule asks for what its pack does not have."""
 
 
+_BASE, _ANY, _ENRICHMENT = 1, 2, 4
+_ALL = _BASE | _ANY | _ENRICHMENT
+"""The kinds of p_ fields that are added to an event, as bits."""
+
+
+def _kind_of(name: str) -> int:
+    """The kind that a p_ field belongs to, by its name in lower case."""
+    if name.startswith("p_any_"):
+        return _ANY
+    return _ENRICHMENT if name == "p_enrichment" else _BASE
+
+
 class PantherEvent(ImmutableDict):
-    """One event. p_ fields that its source did not write are derived when they are first looked for."""
+    """One event. p_ fields that its source did not write are added when they are first looked for."""
 
-    __slots__ = ("_any_pending", "_base_pending", "_derived", "_epoch_s", "original")
+    __slots__ = ("_added", "_context", "_derived", "_epoch_s", "original")
 
-    def __init__(self, data: dict[str, Json], derived: DerivedFields | None = None) -> None:
+    def __init__(
+        self, data: dict[str, Json], derived: DerivedFields | None = None, context: EventContext | None = None
+    ) -> None:
         self.raw = self.original = data
-        """`original` is the record as its source wrote it, without derived fields. Not for rules."""
+        """`original` is the record as its source wrote it, without added fields. Not for rules."""
         self._folded = None
-        self._base_pending = self._any_pending = self._derived = derived
+        self._derived = derived
+        self._context = context
+        self._added = 0
+        """The kinds of p_ fields that have been asked for."""
         self._epoch_s: int | None = None
 
     def _find(self, key: str) -> Json:
-        if self._any_pending is not None or self._base_pending is not None:
+        if self._added != _ALL:
             lower = key.lower()
             if lower.startswith("p_"):
-                self._derive(indicators=lower.startswith("p_any_"))
+                self._add(_kind_of(lower))
                 if key in self.raw:
                     return self.raw[key]
         return ImmutableDict._find(self, key)
 
     def _at_first(self, key: str) -> Json:
         if key.startswith("p_") and key not in self.raw:
-            self._derive(indicators=key.startswith("p_any_"))
+            self._add(_kind_of(key))
         return self.raw.get(key)
 
-    def _derive(self, *, indicators: bool) -> None:
-        pending = self._any_pending if indicators else self._base_pending
-        if pending is None:
+    def _add(self, kind: int) -> None:
+        if self._added & kind:
             return
-        if indicators:
-            self._any_pending, fields = None, pending.any()
+        self._added |= kind
+        if kind == _ENRICHMENT:
+            fields = self._enrichment()
+        elif self._derived is not None:
+            fields = self._derived.any() if kind == _ANY else self._derived.base()
         else:
-            self._base_pending, fields = None, pending.base()
-        self.raw = {**fields, **self.raw}
-        self._folded = None
+            return
+        if fields:
+            self.raw = {**fields, **self.raw}
+            self._folded = None
 
-    def _derive_all(self) -> None:
-        self._derive(indicators=False)
-        self._derive(indicators=True)
+    def _enrichment(self) -> dict[str, Any]:
+        """p_enrichment, where rows of lookup tables match and the source did not write its own."""
+        if self._context is None or "p_enrichment" in folded_keys(self.raw):
+            return {}
+        self._add(_BASE)
+        self._add(_ANY)
+        found = self._context.enrichment(self.raw)
+        return {"p_enrichment": found} if found else {}
+
+    def _add_all(self) -> None:
+        for kind in (_BASE, _ANY, _ENRICHMENT):
+            self._add(kind)
 
     def __iter__(self) -> Iterator[str]:
-        self._derive_all()
+        self._add_all()
         return iter(self.raw)
 
     def __len__(self) -> int:
-        self._derive_all()
+        self._add_all()
         return len(self.raw)
 
     def event_time_epoch(self) -> int:
@@ -301,15 +368,34 @@ class PantherEvent(ImmutableDict):
         return 0 if parsed.tzinfo is not None else int(parsed.replace(tzinfo=UTC).timestamp())
 
     def udm(self, *keys: str, default: Json = None) -> Json:
-        """Without a data model: p_udm.<keys>, then <keys>; what is falsy there becomes the default."""
+        """What the log type's data model maps a key to, null and falsy values too; the default where it maps to nothing.
+
+        What no model maps: p_udm.<keys>, then <keys>; what is falsy there becomes the default. PantherError where a model's
+        path meets several values.
+        """
+        if self._context is not None and len(keys) == 1 and (model := self._context.model) is not None:
+            mapping = model.mapping(keys[0])
+            if mapping is not None:
+                value = mapping.value(self)
+                return default if value is MISSING else value
         return self.deep_get("p_udm", *keys) or self.deep_get(*keys) or default
 
     def udm_path(self, *keys: str) -> str:
-        """Where a data model finds a key. Raises PantherError: there is no data model."""
-        raise PantherError(f"no data model maps {'.'.join(keys)}: name the field itself")
+        """Where udm() finds a key: the path without its `$.`, or the function's name. PantherError without a model."""
+        model = None if self._context is None else self._context.model
+        if model is None:
+            raise PantherError(f"no data model maps {'.'.join(map(str, keys))}: name the field itself")
+        mapping = model.mapping(keys[0]) if len(keys) == 1 else None
+        if mapping is not None:
+            return mapping.source
+        path = ".".join(map(str, keys))
+        return f"p_udm.{path}" if self.deep_get("p_udm", *keys) else path
 
-    def lookup(self, table: str, key: str) -> Json:
-        """A row of a lookup table; without tables, what a test says in _mocked_lookup_data_."""
+    def lookup(self, table: str, key: Any) -> Json:
+        """A row of a lookup table, or None. What a test says in _mocked_lookup_data_ comes first."""
+        mocked = self.raw.get("_mocked_lookup_data_")
+        if mocked is None and self._context is not None:
+            return wrap(self._context.lookup(table, key))
         return self.deep_get("_mocked_lookup_data_", table, key)
 
     @staticmethod
