@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from rules.datamodels import DataModel
@@ -97,7 +97,7 @@ def _unwrap(value: Json) -> Json:
 
 
 class ImmutableList(Sequence[Json]):
-    """A list of an event. Equal to lists and tuples of the same items; not a list."""
+    """A list of an event. Equal to lists and tuples of the same items; not a list. A slice of it is a tuple in plain Python."""
 
     __slots__ = ("_items",)
 
@@ -106,7 +106,7 @@ class ImmutableList(Sequence[Json]):
 
     def __getitem__(self, index: Any) -> Json:
         found = self._items[index]
-        return ImmutableList(found) if isinstance(index, slice) else wrap(found)
+        return tuple(map(_unwrap, found)) if isinstance(index, slice) else wrap(found)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -222,15 +222,18 @@ class ImmutableDict(Mapping[str, Json]):
         return default if value is None or value is MISSING else wrap(value)
 
     def deep_walk(self, *keys: str, default: Json = None, return_val: str = "all") -> Json:
-        """The values at a path that goes through lists: without repetition, a single one by itself.
+        """What stands at a path, in plain Python; nothing there, null and an empty list are the default.
 
-        Case-sensitive, unlike deep_get. `return_val` is all, first or last. TypeError where several values are dicts.
+        A path that goes through lists gives the values of all their items: the lists at its ends opened, without repetition,
+        a single one by itself. An item without a value counts with the default, unless that is None. Case-sensitive, unlike
+        deep_get. `return_val` is all, first or last of these. TypeError where a dict or a list is among them.
         """
         if not keys:
-            return self
-        leaves = _leaves(self._at_first(keys[0]), keys[1:])
-        if len(leaves) > 1:
-            leaves = list(dict.fromkeys(leaves))
+            return self.copy()
+        leaves = _leaves(self._at_first(keys[0]), keys[1:], default)
+        if not isinstance(leaves, list):
+            return leaves.value
+        leaves = list(dict.fromkeys(_unwrap(leaves)))
         if not leaves:
             return default
         match return_val:
@@ -252,19 +255,38 @@ class ImmutableDict(Mapping[str, Json]):
         return self._find(key) if value is MISSING else value
 
 
-def _leaves(value: Json, keys: Sequence[str]) -> list[Json]:
-    """What stands at the end of a path, all lists on the way and at its end opened, without nulls."""
+class _Single(NamedTuple):
+    """What stands at the end of a path that goes through no list."""
+
+    value: Json
+
+
+def _leaves(value: Json, keys: Sequence[str], default: Json) -> list[Json] | _Single:
+    """The values at the end of a path, as deep_walk() describes them."""
+    at = 0
+    while at < len(keys) and type(value) is dict:
+        value, at = value.get(keys[at]), at + 1
+    if at == len(keys):
+        return _Single(default if value is None or value == [] else _unwrap(value))
+    if type(value) is not list:
+        return _Single(default)
     leaves: list[Json] = []
-    ahead = [(value, 0)]  # a stack, not recursion: lists may be nested as deep as the parser reads them
+    ahead = [
+        (item, at) for item in reversed(value)
+    ]  # a stack, not recursion: lists may be nested as deep as the parser reads
     while ahead:
-        value, depth = ahead.pop()
-        if type(value) is list:
-            ahead.extend((item, depth) for item in reversed(value))
-        elif depth == len(keys):
-            if value is not None:
-                leaves.append(wrap(value))
-        elif type(value) is dict:
-            ahead.append((value.get(keys[depth]), depth + 1))
+        value, at = ahead.pop()
+        if at < len(keys) and type(value) is dict:
+            ahead.append((value.get(keys[at]), at + 1))
+        elif at < len(keys) and type(value) is list and value:
+            ahead.extend((item, at) for item in reversed(value))
+        else:
+            if at < len(keys) or value is None or value == []:
+                value = default
+            if isinstance(value, list | ImmutableList):
+                leaves.extend(value)
+            elif value is not None:
+                leaves.append(value)
     return leaves
 
 

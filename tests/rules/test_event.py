@@ -95,8 +95,8 @@ def test_plain_copies_are_deep_and_can_be_changed(event: PantherEvent) -> None:
     assert event["resources"].as_list() == EVENT["resources"]
     assert {**event["userIdentity"]} == dict(event["userIdentity"]) == EVENT["userIdentity"]
     assert set(event["resources"][0]["tags"]) == {"x", "y"}
-    assert event["resources"][1:] == EVENT["resources"][1:]
-    assert type(event["resources"][1:]) is ImmutableList
+    assert event["resources"][1:] == tuple(EVENT["resources"][1:])
+    assert type(event["resources"][1:][0]) is dict
 
 
 def test_json_needs_the_event_s_own_encoder(event: PantherEvent) -> None:
@@ -130,7 +130,7 @@ def test_deep_walk_goes_through_lists_without_repeating(event: PantherEvent) -> 
     assert PantherEvent({"a": [{"b": 1}, {"b": 1}]}).deep_walk("a", "b") == 1
     assert PantherEvent({"a": [[{"b": 1}], {"b": 2}]}).deep_walk("a", "b") == [1, 2]
     assert PantherEvent({"a": {"b": []}}).deep_walk("a", "b", default=7) == 7
-    assert event.deep_walk() is event
+    assert event.deep_walk() == event.to_dict()
 
 
 def test_deep_walk_is_case_sensitive(event: PantherEvent) -> None:
@@ -138,11 +138,48 @@ def test_deep_walk_is_case_sensitive(event: PantherEvent) -> None:
     assert event.deep_walk("userIdentity", "ARN") == "arn:1"
 
 
-def test_deep_walk_gives_a_single_dict_and_refuses_several() -> None:
-    assert PantherEvent({"a": [{"b": {"c": 1}}]}).deep_walk("a", "b") == {"c": 1}
-    assert PantherEvent({"a": [{"c": 1}]}).deep_walk("a") == {"c": 1}
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([{"p": 1}], [{"p": 1}]), ([5, 5], [5, 5]), ([[1]], [[1]]), ([None], [None]), ({"p": [1]}, {"p": [1]}), ({}, {}),
+        ("", ""), (0, 0), (False, False), ([], 7), (None, 7),
+    ],
+)  # fmt: skip
+def test_deep_walk_gives_what_stands_at_a_path_without_lists_as_it_is(value: Any, found: Any) -> None:
+    for event, keys in ((PantherEvent({"a": value}), ("a",)), (PantherEvent({"a": {"b": value}}), ("a", "b"))):
+        for return_val in ("all", "first", "last"):
+            answer = event.deep_walk(*keys, default=7, return_val=return_val)
+            assert (answer, type(answer)) == (found, type(found))  # plain, so that rules may change it
+
+
+@pytest.mark.parametrize(
+    ("items", "found"),
+    [
+        ([{"b": [1, 2]}, {"b": [3]}], [1, 2, 3]), ([{"b": 1}, {"b": [2, 1]}], [1, 2]), ([{"b": [1]}], 1),
+        ([[{"b": [1, 2]}], [{"b": 3}]], [1, 2, 3]), ([{"b": [None, 1]}], [None, 1]), ([{"b": ""}], ""),
+        ([{"b": None}, {"b": 1}, {}, None, "text", {"b": []}], 1), ([{}], None), (["text"], None), ([], None),
+    ],
+)  # fmt: skip
+def test_deep_walk_opens_the_lists_at_the_ends_of_a_path_through_a_list(items: Any, found: Any) -> None:
+    assert PantherEvent({"a": items}).deep_walk("a", "b") == found
+
+
+@pytest.mark.parametrize(
+    ("items", "default", "found"),
+    [
+        ([{"b": 1}, {}, {"b": 3}], "", [1, "", 3]), ([{"b": []}, {"b": 1}], 0, [0, 1]), ([{"b": 1}, "text"], [], 1),
+        ([{"b": 1}, None], ["x", "y"], [1, "x", "y"]), ([{}], ["x"], "x"), ([[], {"b": 1}], "D", ["D", 1]), ([], [], []),
+        ([{}], "D", "D"),
+    ],
+)  # fmt: skip
+def test_deep_walk_counts_items_without_a_value_with_the_default(items: Any, default: Any, found: Any) -> None:
+    assert PantherEvent({"a": items}).deep_walk("a", "b", default=default) == found
+
+
+@pytest.mark.parametrize("leaf", [{"c": 1}, [{"c": 1}], [[1], [2]]])
+def test_deep_walk_refuses_dicts_and_lists_of_lists_among_the_values_of_a_list(leaf: Any) -> None:
     with pytest.raises(TypeError, match="unhashable"):
-        PantherEvent({"a": [{"b": {"c": 1}}, {"b": {"c": 1}}]}).deep_walk("a", "b")
+        PantherEvent({"a": [{"b": leaf}]}).deep_walk("a", "b")
 
 
 def test_deep_walk_answers_a_return_val_that_it_does_not_know_with_the_text_all() -> None:
@@ -212,7 +249,7 @@ def test_derived_fields_are_asked_for_once_and_only_when_missed() -> None:
     assert event.get("p_source_label") is None
     assert derived.asked == ["base"]
     assert event.deep_get("p_any_ip_addresses") == ["1.1.1.1"]
-    assert event.deep_walk("p_any_ip_addresses") == "1.1.1.1"
+    assert event.deep_walk("p_any_ip_addresses") == ["1.1.1.1"]
     assert "p_any_usernames" not in event
     assert derived.asked == ["base", "any"]
 
