@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rules.event import ImmutableDict, ImmutableList, PantherEvent
+from rules.event import ImmutableDict, PantherEvent
 
 EVENT: dict[str, Any] = {
     "eventName": "GetObject",
