@@ -23,6 +23,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -255,7 +256,9 @@ class _Play:
             derived = log_type.derive(data, time_s, position, "test")
             # A single event's data model goes by what is written in it, as in Panther's own tests.
             context = self._runner.pack.context_of(log_type_name) if named or not in_test_mode else None
-            event = PantherEvent(data, derived) if context is None else PantherEvent(data, derived, context)
+            event = PantherEvent(data, derived, context)
+        elif self._rule.kind == "policy":
+            event = cast(PantherEvent, deepcopy(data))  # policies get their resource in plain Python, and may change it
         else:
             event = PantherEvent(data)
         self._evaluation.begin_event(time_s, position)
@@ -291,7 +294,10 @@ class _Play:
     # --- the verdict ---
 
     def _judge(self, seen: _Seen) -> None:
-        """pat's verdict: false is only false, a raising rule fails; true needs every auxiliary to succeed."""
+        """pat's verdict: false is only false, a raising rule fails; where an alert is expected every auxiliary must succeed.
+
+        A policy's alert is that of a resource that does not comply, for which it gives false.
+        """
         rule, result = self._rule, self._result
         errors = {error.function: _said(error) for error in seen.errors}
         own = "policy" if rule.spec.kind == "policy" else "rule"
@@ -308,9 +314,9 @@ class _Play:
             result.fail(own, f"{own}() gave {said}, {str(expected).lower()} expected")
         if seen.match is None:
             return
-        if expected:
+        if expected is (own == "rule"):
             self._auxiliaries(seen.match, errors)
-        if seen.verdict is (own == "rule"):  # a policy's alert is that of what does not comply
+        if seen.verdict is (own == "rule"):
             self._assertions(seen.match)
 
     def _auxiliaries(self, match: Match, errors: dict[str, str]) -> None:
@@ -318,7 +324,7 @@ class _Play:
         if unknown:
             errors.setdefault("destinations", f"UnknownDestination: no available destination is called {unknown}")
         for name in AUXILIARIES:
-            if name in self._rule.defined:
+            if name in self._rule.defined or name == "dedup":  # every alert has one
                 printed = _PRINTED.get(name, name)
                 error = errors.get(name)
                 output = _output(match, name) if error is None else error
