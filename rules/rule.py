@@ -210,7 +210,7 @@ class Rule:
             if verdict is False:
                 return NO_MATCH
             if verdict is not True:
-                raise _wrong_type("rule", "bool", verdict)
+                raise _wrong_type("policy" if self.kind == "policy" else "rule", "bool", verdict)
         except StateReached:
             raise
         except BaseException as error:

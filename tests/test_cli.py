@@ -326,7 +326,7 @@ def test_a_failing_test_is_exit_1_and_named(rules: Path, tmp_path: Path) -> None
 def test_a_filter_that_matches_nothing_is_exit_2(tmp_path: Path) -> None:
     done = countersign("test", PACKS, "--filter", "RuleID=No.Such.Rule")
 
-    assert (done.code, "no rule matches" in done.stderr) == (2, True)
+    assert (done.code, "no detection matches" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["state"], ["state", "get"], ["state", "ls"], ["test"]], ids=" ".join)

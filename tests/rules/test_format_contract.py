@@ -835,6 +835,35 @@ def test_a_policy_is_tested_with_a_resource() -> None:
     assert [result.passed for result in run_tests(pack, log_types_of(pack))] == [True]
 
 
+def test_a_policy_gets_its_resource_in_plain_python() -> None:
+    module = "def policy(resource): return type(resource) is dict and type(resource['items']) is list\n"
+    test = {"Name": "t", "ExpectedResult": True, "Resource": {"items": [1]}}
+    pack = load_pack(files_of({**POLICY, "Tests": [test]}, module=module))
+
+    assert [result.passed for result in run_tests(pack, log_types_of(pack))] == [True]
+
+
+@pytest.mark.parametrize(("complies", "passes"), [(True, True), (False, False)])
+def test_a_policy_needs_its_auxiliaries_where_a_resource_is_expected_not_to_comply(
+    complies: bool, passes: bool
+) -> None:
+    module = "def policy(resource): return resource['ok']\ndef title(resource): raise ValueError('no title')\n"
+    test = {"Name": "t", "ExpectedResult": complies, "Resource": {"ok": complies}}
+    pack = load_pack(files_of({**POLICY, "Tests": [test]}, module=module))
+    (result,) = run_tests(pack, log_types_of(pack))
+
+    assert result.passed is passes
+    assert [function.name for function in result.functions] == (
+        ["policy"] if complies else ["policy", "title", "dedup"]
+    )
+
+
+def test_the_dedup_string_of_an_expected_alert_is_shown_wherever_it_comes_from() -> None:
+    _, shown = result_of("def rule(event): return True\n", ExpectedResult=True).functions
+
+    assert shown == ("dedup", True, "defaultDedupString:A.Rule")
+
+
 def test_the_events_of_tests_are_what_yaml_1_2_says() -> None:
     log = "{day: 2024-03-01, on: yes, code: 010, at: 1:30}"
     module = "def rule(event): return event == {'day': '2024-03-01', 'on': 'yes', 'code': 10, 'at': '1:30'}\n"

@@ -209,6 +209,7 @@ def test_a_failing_auxiliary_fails_a_positive_test() -> None:
         ("rule", True),
         ("title", False),
         ("severity", True),
+        ("dedup", True),
     ]
 
 
@@ -232,7 +233,9 @@ def test_the_functions_of_the_last_event_are_shown_in_order_with_their_output() 
 
     (result,) = run("- {Name: t, ExpectedResult: true, Log: {a: 1}}\n", source)
 
-    assert result.functions == [("rule", True, "true"), ("title", True, "T"), ("alertContext", True, '{"a": 1}')]
+    assert result.functions == [
+        ("rule", True, "true"), ("title", True, "T"), ("dedup", True, "T"), ("alertContext", True, '{"a": 1}'),
+    ]  # fmt: skip
 
 
 def test_what_a_rule_prints_is_kept_with_its_test(capsys: pytest.CaptureFixture[str]) -> None:
