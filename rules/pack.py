@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -193,6 +193,8 @@ def load_pack(
     loader = _Loader(files, reader.items, problems, quiet)
     rules = loader.rules()
     tables = loader.tables()
+    if problems:
+        loader.report_left_out({rule.id for rule in rules})
     # Each once: a global fails for many rules.
     ordered = tuple(sorted(dict.fromkeys(problems), key=lambda it: (it.location.path, it.location.line or 0)))
     if ordered and not tolerant:
@@ -239,6 +241,8 @@ class _Loader:
         self.models: dict[str, DataModel] = {}
         self._model_modules: dict[str, Module] = {}
         """By log type."""
+        self._asked_for: set[str] = set()
+        """The ids of all that would be loaded, were everything valid."""
 
     def of(self, *kinds: str) -> list[Item]:
         """The items of some AnalysisTypes with which nothing is wrong."""
@@ -283,13 +287,23 @@ class _Loader:
         read = []
         for item in self.of(*DERIVABLE, "policy"):
             whole = with_base(item, by_id.get)
-            if whole is not None:
+            if whole is None:
+                self._asked_for.add(item.id)
+            else:
                 kind: Any = whole.kind
                 read.append((whole, read_spec(kind, whole.path, whole.document, whole.file)))
         wanted = [spec for _, spec in read if self.wants(spec)]
         ids = {spec.id for spec in wanted}
         ids |= {rule_id for spec in wanted for test in spec.tests for rule_id in test.get("AlsoRun", ())}
+        self._asked_for |= ids
         return [(item, spec) for item, spec in read if spec.id in ids]
+
+    def report_left_out(self, loaded: Set[str]) -> None:
+        """What is missing through another's fault is a problem of its own: nobody would notice that it does not run."""
+        refused = {problem.location.path for problem in self._problems}
+        for item in self.of(*DERIVABLE, "policy"):
+            if item.id in self._asked_for - loaded and refused.isdisjoint((item.path, item.file)):
+                self._refuse(item.path, 1, "what it imports, or is derived from, is invalid", "mend that first")
 
     def _rule(self, item: Item, spec: RuleSpec, module: Module | None) -> Rule | None:
         functions = self._functions(spec, module) if module is not None else _detection(item)
