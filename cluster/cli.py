@@ -249,6 +249,20 @@ def test(
         raise typer.Exit(testing.watch(options) if watch else testing.run_pack_tests(options))
 
 
+@app.command(
+    epilog="Example:  countersign check rules/packs    "
+    "Exit codes: 0 no error, whether or not there are warnings; 1 an error; 2 no such directory."
+)
+def check(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of rules, or a whole repository.")],
+) -> None:
+    """Say what is wrong with a pack, with path:line:column, and what is likely to go wrong."""
+    from cluster.checking import check_pack
+
+    with _failures():
+        raise typer.Exit(check_pack(directory))
+
+
 class _failures:
     """Turns what a user can mend into one line and an exit code; anything else is a bug and keeps its traceback."""
 

@@ -29,6 +29,9 @@ _WRITING = ADDING | {
     "evaluate_threshold", "remove_from_string_set", "reset_counter", "reset_string_set", "set_key_expiration",
 }  # fmt: skip
 
+_LONG = 2000
+"""So many calls are gone through for one rule."""
+
 Arms = Mapping[Any, Any]
 """Branch -> the arm of it in which something stands."""
 
@@ -111,11 +114,10 @@ class Analysis:
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
         evaluator = Evaluator(sources.helpers)
-        reaching = _Reaching(sources.helpers)
         self.accesses: dict[str, list[Access]] = {}
         """By the id of the rule, scheduled rule or policy."""
         for item in sources.detections:
-            if item.module is not None and reaching.state(item.module):
+            if item.module is not None and _reaches_state(item.module, sources.helpers):
                 self.accesses[item.id] = _Walk(evaluator, item, item.module).accesses
 
     @cached_property
@@ -151,21 +153,19 @@ class Analysis:
         return found
 
 
-class _Reaching:
-    """Which modules can come by a caching helper through their imports."""
-
-    def __init__(self, helpers: Mapping[str, Module]) -> None:
-        self._helpers = helpers
-
-    def state(self, module: Module, seen: frozenset[str] = frozenset()) -> bool:
-        for dotted in (*module.imports.values(), *module.stars):
-            root = dotted.partition(".")[0]
+def _reaches_state(module: Module, helpers: Mapping[str, Module]) -> bool:
+    """Whether a module can come by a caching helper through its imports and those of the pack's globals."""
+    seen: set[str] = set()
+    left = [module]
+    while left:
+        each = left.pop()
+        for root in {dotted.partition(".")[0] for dotted in (*each.imports.values(), *each.stars)} - seen:
             if root in ("panther_detection_helpers", "panther_oss_helpers"):
                 return True
-            helper = self._helpers.get(root)
-            if helper is not None and root not in seen and self.state(helper, seen | {root}):
-                return True
-        return False
+            seen.add(root)
+            if root in helpers:
+                left.append(helpers[root])
+    return False
 
 
 class _Walk:
@@ -176,6 +176,7 @@ class _Walk:
         self.accesses: list[Access] = []
         self._seen: set[ast.Call] = set()
         self._stack: list[ast.FunctionDef] = []
+        self._calls_left = _LONG
         for name in ("rule", "policy", *AUXILIARIES):
             function = module.functions.get(name)
             if function is not None:
@@ -203,7 +204,8 @@ class _Walk:
                 self._note(node, name, scope, arms, loops, used)
             return
         called = self._evaluator.called(node, scope)
-        if called is not None and called.function not in self._stack and not unseen_only:
+        if called is not None and called.function not in self._stack and not unseen_only and self._calls_left:
+            self._calls_left -= 1
             self._stack.append(called.function)
             _Body(self, called.function, called.scope, arms, loops)
             self._stack.pop()

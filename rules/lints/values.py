@@ -20,6 +20,8 @@ _MANY = 16
 """More alternatives than this are Unknown."""
 _DEEP = 12
 """So many calls within calls are followed."""
+_LONG = 1000
+"""So many calls are followed for one expression: helpers that call each other over and over would take for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Evaluator:
         self._helpers = helpers
         self._locals: dict[ast.FunctionDef, _Locals] = {}
         self._busy: set[tuple[ast.AST, int]] = set()
+        """What is being evaluated: expressions under their bindings, and functions."""
+        self._calls_left = _LONG
 
     # --- names and calls -----------------------------------------------------------------------------------------
 
@@ -201,6 +205,8 @@ class Evaluator:
         mark = (node, id(scope.bindings))
         if mark in self._busy:
             return UNKNOWN
+        if not self._busy:
+            self._calls_left = _LONG
         self._busy.add(mark)
         try:
             found = _distinct(self._values(node, scope))
@@ -326,12 +332,18 @@ class Evaluator:
         return UNKNOWN
 
     def _returned(self, called: Called) -> Iterable[Value]:
+        self._calls_left -= 1
+        mark = (called.function, 0)
+        if mark in self._busy or self._calls_left < 0:
+            return UNKNOWN
+        self._busy.add(mark)
         found = [
             value
             for node in ast.walk(called.function)
             if isinstance(node, ast.Return) and node.value is not None
             for value in self.values(node.value, called.scope)
         ]
+        self._busy.discard(mark)
         return _without_stand_ins(found)
 
     def _method(self, base: Value, name: str, arguments: list[ast.expr], scope: Scope) -> Iterable[Value]:
