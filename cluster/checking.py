@@ -23,10 +23,14 @@ def check_pack(directory: Path) -> int:
     pack = load_pack(files, quiet=True, tolerant=True)
     errors = [Finding(_place_of(problem, files), ERROR, problem.message, problem.remedy) for problem in _problems(pack)]
     report = lint(files)
-    for finding in sorted([*errors, *report.findings], key=lambda each: each.place):
-        print(f"{directory / finding.place.path}{str(finding)[len(finding.place.path) :]}")
-    sections = [_reasons(report), _graph(report), [*_guards(pack.rules), _counts(errors, report, pack)]]
-    print("\n".join(line for section in sections if section for line in ("", *section)).lstrip("\n"))
+    findings = sorted([*errors, *report.findings], key=lambda each: each.place)
+    sections = [
+        [f"{directory / each.place.path}{str(each)[len(each.place.path) :]}" for each in findings],
+        _reasons(report),
+        _graph(report),
+        [*_guards(pack.rules), _counts(errors, report, pack)],
+    ]
+    print("\n\n".join("\n".join(section) for section in sections if section))
     return 1 if errors else 0
 
 

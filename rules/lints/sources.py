@@ -177,6 +177,9 @@ class Sources:
         return [item for item in self.items if item.kind in DETECTIONS]
 
 
+_DEEP = 150
+"""No module with deeper nesting is looked at: nobody writes it by hand, and each level costs a few of Python's frames."""
+
 _IDS = {"rule": "RuleID", "scheduled_rule": "RuleID", "policy": "PolicyID", "global": "GlobalID"}
 
 
@@ -214,7 +217,19 @@ def read_sources(files: Mapping[str, bytes]) -> Sources:
 def _module(path: str, files: Mapping[str, bytes], known: dict[str, Module]) -> Module | None:
     if path not in known and path in files and path.endswith(".py"):
         try:
-            known[path] = Module(path, files[path], ast.parse(files[path]))
+            tree = ast.parse(files[path])
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
+        if _depth(tree) > _DEEP:
+            return None
+        known[path] = Module(path, files[path], tree)
     return known.get(path)
+
+
+def _depth(tree: ast.AST) -> int:
+    """How deeply nodes are nested."""
+    depth, level = 0, [tree]
+    while level:
+        depth += 1
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth

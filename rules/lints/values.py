@@ -20,6 +20,8 @@ _MANY = 16
 """More alternatives than this are Unknown."""
 _DEEP = 12
 """So many calls within calls are followed."""
+_NESTED = 80
+"""So many expressions within expressions are followed: each costs a few of Python's frames."""
 _LONG = 1000
 """So many calls are followed for one expression: helpers that call each other over and over would take for ever."""
 
@@ -203,7 +205,7 @@ class Evaluator:
     def values(self, node: ast.expr, scope: Scope) -> Values:
         """What an expression may be."""
         mark = (node, id(scope.bindings))
-        if mark in self._busy:
+        if mark in self._busy or len(self._busy) > _NESTED:
             return UNKNOWN
         if not self._busy:
             self._calls_left = _LONG

@@ -6,7 +6,8 @@ from textwrap import dedent, indent
 
 import pytest
 
-from rules.lints import LINTS, UNUSED_IGNORE, Report, lint, reason_of
+from rules.lints import UNUSED_IGNORE, Report, lint, reason_of
+from rules.lints.table import LINTS
 from tests.commands import PACKS
 from tests.rules.making import spec
 from tests.rules.test_lints_analysis import HELPERS, helper
@@ -76,6 +77,17 @@ def test_a_file_that_cannot_be_parsed_hides_nothing_of_the_others() -> None:
     assert findings("def rule(event):\n    increment_counter(__name__)\n    return True\n", more=more) == [
         "no-expiry: increment_counter() sets no expiry: the key Some.Rule stays for 90 days"
     ]
+
+
+def test_nesting_that_no_person_writes_ends_nothing() -> None:
+    for terms in (100, 900):
+        key = " + ".join(["'abc'"] * terms)
+        more = {
+            "b.yml": spec("B", "b.py"),
+            "b.py": f"{HELPERS}def rule(event): return get_counter({key}) > 1\n".encode(),
+        }
+        found = findings("def rule(event):\n    increment_counter(__name__)\n    return True\n", more=more)
+        assert found == ["no-expiry: increment_counter() sets no expiry: the key Some.Rule stays for 90 days"]
 
 
 def test_every_lint_has_a_reason() -> None:
