@@ -80,15 +80,16 @@ _TAG_REMEDY = 'give its keys a common {tag}, such as f"{__name__}:{{{user}}}:wha
 
 def _two_keys(accesses: list[Access]) -> Iterator[Found]:
     for one, two in combinations(accesses, 2):
-        differ = one.keys and two.keys and not any(a.may_equal(b) for a in one.keys for b in two.keys)
-        if differ and not one.excludes(two) and not _share_tag([*one.keys, *two.keys]):
+        known = one.keys and two.keys and all(key.is_known for key in (*one.keys, *two.keys))
+        differ = not any(a.may_equal(b) for a in one.keys for b in two.keys)
+        if known and differ and not one.excludes(two) and not _share_tag([*one.keys, *two.keys]):
             yield Found(two.place, f"one evaluation uses the keys {one.keys[0]} and {two.keys[0]}", _TAG_REMEDY)
 
 
 def _key_per_element(accesses: list[Access]) -> Iterator[Found]:
     for access in accesses:
         for pattern in access.keys:
-            varies = any(hole.loop in access.loops for hole in pattern.holes)
+            varies = pattern.is_known and any(hole.loop in access.loops for hole in pattern.holes)
             if varies and (pattern.tag is None or any(hole.loop in access.loops for hole in pattern.tag.holes)):
                 yield Found(
                     access.place, f"one evaluation uses a key for each element of a loop: {pattern}", _TAG_REMEDY

@@ -158,6 +158,11 @@ def test_tags_of_different_fields_are_not_common() -> None:
     assert finding == "no-common-tag: one evaluation uses the keys abc:{{x}} and def:{{y}}"
 
 
+def test_keys_of_which_something_is_unknown_might_hold_a_tag_there() -> None:
+    assert of_rule("get_counter('abc:' + unknown(event))\nget_counter('def:' + unknown(event))") == []
+    assert of_rule("for item in unknown(event):\n  get_counter('abc:' + item)") == []
+
+
 def test_one_key_spelled_twice_and_keys_of_ways_that_exclude_each_other_pass() -> None:
     assert of_rule("user = event.get('x')\nget_counter(f'abc:{user}')\nget_counter('abc:' + event.get('x'))") == []
     assert of_rule("if event.get('x'):\n  get_counter('abc')\n  return False\nget_counter('def')") == []
