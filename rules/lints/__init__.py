@@ -2,6 +2,7 @@
 
 sources.py     a pack as text: syntax trees, YAML with places
 patterns.py    keys as patterns, literal text with holes
+names.py       what is assigned in a function
 values.py      what an expression may be
 analysis.py    what rules do to which keys, and the graph of keys that rules share
 table.py       the lints, by id
