@@ -68,7 +68,12 @@ _STEP = Keys(
 _MOCK = Keys({"objectName": TEXT, "returnValue": ANY}, required=("objectName", "returnValue"))
 
 _ANY_TEST: Final[Mapping[str, Shape]] = {
+    "ExpectedContext": MAPPING,
+    "ExpectedDedup": TEXT,
+    "ExpectedDestinations": TEXTS,
     "ExpectedResult": BOOL,
+    "ExpectedSeverity": SEVERITY,
+    "ExpectedTitle": TEXT,
     "LogType": TEXT,
     "Mocks": Each(_MOCK),
     "Name": TEXT,
@@ -78,11 +83,6 @@ RULE_TEST = Keys(
     {
         **_ANY_TEST,
         "AlsoRun": TEXTS,
-        "ExpectedContext": MAPPING,
-        "ExpectedDedup": TEXT,
-        "ExpectedDestinations": TEXTS,
-        "ExpectedSeverity": SEVERITY,
-        "ExpectedTitle": TEXT,
         "Log": EVENT,
         "Logs": Each(Choice(lambda value: _STEP if isinstance(value, dict) and is_step(value) else EVENT), at_least=1),
     },
