@@ -9,16 +9,19 @@ that was made at load is refused, rather than give results that depend on how ev
 from __future__ import annotations
 
 import ast
+import re
 import threading
 from array import array
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache, partial
 from io import BytesIO, StringIO
 from random import Random
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, SimpleNamespace
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
+
+from rules.source import Source
 
 _ABSENT: Any = object()
 
@@ -42,6 +45,14 @@ _READING_METHODS = frozenset(
 
 _CONTAINERS = (dict, list, set, deque, bytearray)
 
+_ATOMS = frozenset({bool, bytes, complex, float, int, str, type(None), re.Pattern})
+
+_IsFlat = Callable[[Any], bool]
+"""Whether a value is a container whose elements cannot be changed."""
+
+_OnlyReads = Callable[[bool], bool]
+"""Whether one use of a value does nothing to it; takes whether it is flat."""
+
 Restore = Callable[[], None]
 
 
@@ -59,7 +70,8 @@ class Restorer:
     """Puts back what a module's functions may have changed."""
 
     def __init__(self, namespace: dict[str, Any], names: Iterable[str], contents: Iterable[Restore]) -> None:
-        self._namespace = namespace
+        self.namespace = namespace
+        """The globals of the module."""
         self._values = {name: namespace.get(name, _ABSENT) for name in sorted(names)}
         self._contents = tuple(contents)
 
@@ -67,9 +79,9 @@ class Restorer:
         """What the last evaluation left is gone."""
         for name, value in self._values.items():
             if value is _ABSENT:
-                self._namespace.pop(name, None)
+                self.namespace.pop(name, None)
             else:
-                self._namespace[name] = value
+                self.namespace[name] = value
         for put_back in self._contents:
             put_back()
 
@@ -78,39 +90,102 @@ class Restorer:
         self._values.update({name: value for name, value in values.items() if name in self._values})
 
 
-def restorer_for(tree: ast.Module, namespace: dict[str, Any], modules: Set[str]) -> Restorer | None:
+def restorer_for(
+    source: Source, namespace: dict[str, Any], modules: Mapping[str, ModuleType], *, attributes_set: bool = False
+) -> Restorer | None:
     """A Restorer for a module that has been executed, None where its functions can change nothing.
 
-    `modules` are the names of it and of the pack's modules that it can reach: what they define is ours to restore, too.
-    Raises CannotRestore.
+    `modules` are it and the pack's modules that it can reach, by name: what they define is ours to restore, too, and with
+    `attributes_set` they may do what sets_attributes() says. Raises CannotRestore.
     """
-    found = _Uses(tree)
+    if source.sets_nothing and not attributes_set and _holds_still(source, namespace, modules):
+        return None
+    found = _Uses(source.tree)
     names = found.rebound
     if "globals" in found.used:
         names = names | found.used | set(namespace)
-
-    def contents_of(value: Any) -> _Contents:
-        contents = _Contents(modules, attributes_set=found.sets_attributes)
-        contents.add(value)
-        return contents
+    attributes_set = attributes_set or found.sets_attributes
 
     def is_flat(value: Any) -> bool:
-        return isinstance(value, _CONTAINERS) and len(contents_of(value).restores) == 1
+        if not isinstance(value, _CONTAINERS):
+            return False
+        held = _Contents(modules, attributes_set=attributes_set)
+        held.add(value)
+        return len(held.restores) == 1
 
-    contents = contents_of(None)
+    contents = _Contents(modules, attributes_set=attributes_set)
     for name, value in namespace.items():
         if name.startswith("__"):
             continue
-        # A function or class may change what only it holds: a mutable default, a closure, an attribute.
-        hides = isinstance(value, FunctionType | type | _Cached)
         try:
-            if hides or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
+            if name in found.used and _is_one_of(value, modules):
+                for part in _changed_in(value, found.reached_through(name), is_flat):
+                    contents.add(part)
+            elif _hides(value) or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
                 contents.add(value)
         except _Iterator as iterator:
             raise CannotRestore(name, str(iterator)) from None
     if not names and not contents.restores:
         return None
     return Restorer(namespace, names - {"__builtins__"}, contents.restores)
+
+
+def sets_attributes(source: Source) -> bool:
+    """Whether a function of the module might set an attribute of a class or function, or a variable of an enclosing one."""
+    return not source.sets_nothing and _Uses(source.tree).sets_attributes
+
+
+def _hides(value: Any) -> bool:
+    """Whether a value may change what only it holds: a mutable default, a closure, an attribute."""
+    return isinstance(value, FunctionType | type | _Cached)
+
+
+def _is_one_of(value: Any, modules: Mapping[str, ModuleType]) -> bool:
+    return isinstance(value, ModuleType) and modules.get(value.__name__) is value
+
+
+def _changed_in(module: ModuleType, uses: Iterable[tuple[str | None, _OnlyReads]], is_flat: _IsFlat) -> Iterator[Any]:
+    """What might be changed through a name for another of the pack's modules: things in it, or all of it.
+
+    Calling its functions is none of this: what they change is theirs to put back.
+    """
+    for attribute, only_reads in uses:
+        value = getattr(module, attribute, None) if attribute is not None else None
+        if attribute is None or isinstance(value, ModuleType):
+            yield module
+        elif not _hides(value) and not only_reads(is_flat(value)):
+            yield value
+
+
+# --- what is told without a syntax tree ----------------------------------------------------------------------------
+
+
+def _holds_still(source: Source, namespace: Mapping[str, Any], modules: Mapping[str, ModuleType]) -> bool:
+    """Surely no function changes what a module holds. For a source that sets nothing."""
+    return all(
+        _is_inert(value, modules)
+        or (not _hides(value) and name not in source.names)
+        or (type(value) in _CONTAINERS and source.only_looks_into(name))
+        for name, value in namespace.items()
+        if not name.startswith("__")
+    )
+
+
+def _is_inert(value: Any, modules: Mapping[str, ModuleType]) -> bool:
+    """Surely nothing can change in a value."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if kind is tuple or kind is frozenset:
+        return all(_is_inert(each, modules) for each in value)
+    if kind is FunctionType:
+        return value.__module__ not in modules or (
+            (value.__defaults__ is None or _is_inert(value.__defaults__, modules))
+            and not (value.__kwdefaults__ or value.__closure__ or value.__dict__)
+        )
+    if kind is ModuleType:
+        return not _is_one_of(value, modules)
+    return isinstance(value, type) and value.__module__ not in modules
 
 
 # --- what functions do with a name ---------------------------------------------------------------------------------
@@ -151,6 +226,15 @@ class _Uses:
     def may_change(self, name: str, *, flat: bool) -> bool:
         """Whether any use of a container might change it. `flat`: its elements cannot be changed."""
         return not all(self._only_reads(node, flat) for node in self._loads[name])
+
+    def reached_through(self, name: str) -> Iterator[tuple[str | None, _OnlyReads]]:
+        """Each use of a name for a module: the attribute that is loaded, None for anything else; and what is done to that."""
+        for node in self._loads[name]:
+            match self._parents.get(node):
+                case ast.Attribute(attr=attribute, ctx=ast.Load()) as parent if attribute != "__dict__":
+                    yield attribute, partial(self._only_reads, parent)
+                case _:
+                    yield None, bool
 
     def _only_reads(self, node: ast.AST, flat: bool) -> bool:
         """Whether nothing is done to what an expression gives, which is a container or comes out of one."""
@@ -205,7 +289,7 @@ class _Iterator(Exception):
 class _Contents:
     """What it takes to put back the content of objects, and of all that can be reached from them."""
 
-    def __init__(self, modules: Set[str], *, attributes_set: bool) -> None:
+    def __init__(self, modules: Mapping[str, ModuleType], *, attributes_set: bool) -> None:
         self._modules = modules
         self._attributes_set = attributes_set
         self._seen: dict[int, Any] = {}
@@ -247,9 +331,16 @@ class _Contents:
             return [value.func, value.args, value.keywords]
         if type(value).__module__ in self._modules and not isinstance(value, Enum):
             return [getattr(value, "__dict__", ()), *self._slots(value)]
+        if _is_one_of(value, self._modules):
+            return self._module(value)
         if isinstance(value, SimpleNamespace | UserDict | UserList | threading.local):
             return [vars(value)]
         return self._from_library(value)
+
+    def _module(self, module: ModuleType) -> Iterable[Any]:
+        content = dict(vars(module))
+        self.restores.append(_refill(vars(module).clear, vars(module).update, content))
+        return [value for name, value in content.items() if not name.startswith("__")]
 
     def _slots(self, value: Any) -> Iterable[Any]:
         """Note how to restore what an instance of one of the module's classes keeps in slots; give it."""

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from rules.errors import SourceLocation
-from rules.globals import CannotRestore, Restorer, restorer_for
+from rules.globals import CannotRestore, Restorer, restorer_for, sets_attributes
 from rules.helpers import CACHING
-from rules.panther import HELPERS, PACKAGES, Imports, imports_of, is_provided, module_builtins
-from rules.rule import PACK_PREFIX, place_of
+from rules.panther import HELPERS, PACKAGES, is_provided, module_builtins, reaches_state
+from rules.rule import place_of
+from rules.source import Source
 
 Refuse = Callable[[str, int | None, str, str], None]
 """Takes a problem: path, line, what is wrong, what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A Python file, compiled."""
-
-    path: str
-    tree: ast.Module
-    code: CodeType
-    imports: Imports
-
-    def line_of(self, name: str) -> int | None:
-        """Where the module assigns a name."""
-        return next((node.lineno for node in self.tree.body if name in _bound(node)), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +44,7 @@ class Module:
     @property
     def reaches_state(self) -> bool:
         """False only where no import in it, or in what it imports, could lead to a caching helper."""
-        return any(module.source.imports.reach_state for module in (self, *self.behind))
+        return any(reaches_state(module.source) for module in (self, *self.behind))
 
 
 class Modules:
@@ -74,6 +60,8 @@ class Modules:
         self._globals: dict[str, Module] = {}
         self._failed: dict[str, BaseException] = {}
         self._settled: set[str] = set()
+        self._setting: dict[str, bool] = {}
+        """Whether a global sets attributes, by GlobalID."""
 
     def source(self, path: str) -> Source | None:
         """A file, parsed; what is wrong with it is refused once."""
@@ -83,12 +71,10 @@ class Modules:
 
     def _parsed(self, path: str) -> Source | None:
         try:
-            tree = ast.parse(self._files[path], filename=PACK_PREFIX + path)
-            code = compile(tree, PACK_PREFIX + path, "exec")
+            return Source(path, self._files[path])
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             self._refuse(path, getattr(error, "lineno", None), f"no Python: {_reason(error)}", "mend the syntax")
             return None
-        return Source(path, tree, code, imports_of(tree))
 
     def load(self, name: str, path: str) -> Module | None:
         """An instance of a file, with `name` for its __name__. None where it cannot be loaded, which is refused."""
@@ -176,8 +162,8 @@ class Modules:
         found: dict[str, Module] = {}
         waiting = [source]
         while waiting:
-            imports = waiting.pop().imports
-            for name in sorted(self._paths if imports.dynamic else imports.roots & self._paths.keys()):
+            source = waiting.pop()
+            for name in sorted(self._paths if source.imports_dynamically else source.imports & self._paths.keys()):
                 if name not in found and (module := self._executed(name)) is not None:
                     found[name] = module
                     waiting.append(module.source)
@@ -192,16 +178,20 @@ class Modules:
         return self._globals[name]
 
     def _restorable(self, module: Module) -> bool:
-        names = frozenset({module.name, *(each.name for each in module.behind)})
+        modules = {each.name: each.made for each in (*module.behind, module)}
+        attributes_set = any(self._sets_attributes(each) for each in module.behind)
         try:
-            module.own_restorer = restorer_for(module.source.tree, module.namespace, names)
+            module.own_restorer = restorer_for(module.source, module.namespace, modules, attributes_set=attributes_set)
         except CannotRestore as error:
-            path = module.source.path
-            self._refuse(
-                path, module.source.line_of(error.name), str(error), "make it inside the function that uses it"
-            )
+            line = module.source.line_of(error.name)
+            self._refuse(module.source.path, line, str(error), "make it inside the function that uses it")
             return False
         return True
+
+    def _sets_attributes(self, module: Module) -> bool:
+        if module.name not in self._setting:
+            self._setting[module.name] = sets_attributes(module.source)
+        return self._setting[module.name]
 
 
 def _reason(error: BaseException) -> str:
@@ -223,11 +213,6 @@ def _is_installed(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _bound(node: ast.stmt) -> set[str]:
-    """The names that a statement assigns."""
-    return {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
 
 
 @contextmanager

@@ -6,15 +6,15 @@ clock; sys.modules and sys.path stay as they are.
 
 from __future__ import annotations
 
-import ast
 import builtins
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from rules.clock import BOUND
 from rules.event import ImmutableDict, ImmutableList, PantherEvent
 from rules.helpers import CACHING
+from rules.source import Source
 
 HELPERS = frozenset({"panther_detection_helpers", "panther_oss_helpers"})
 """Modules that hold the caching helpers. Where a pack has a global of that name, ours stand in it in place of its own."""
@@ -79,7 +79,7 @@ def _no_aws(name: str) -> ModuleType:
         made.__dict__[attribute] = found
         return found
 
-    made = _module(name, {"__getattr__": find, "__path__": []})
+    made = _module(name, {"__getattr__": find})
     return made
 
 
@@ -162,30 +162,6 @@ def module_builtins(find_global: FindGlobal, *, quiet: bool) -> dict[str, Any]:
     return made
 
 
-class Imports(NamedTuple):
-    """What a module may import, anywhere in it."""
-
-    roots: frozenset[str]
-    """The first parts of the names."""
-    dynamic: bool
-    """It may import in a way that cannot be read off."""
-
-    @property
-    def reach_state(self) -> bool:
-        """Whether they might lead to a caching helper, globals apart."""
-        return self.dynamic or not self.roots.isdisjoint(_REACHING_ROOTS)
-
-
-def imports_of(tree: ast.Module) -> Imports:
-    """The imports of a module."""
-    roots: set[str] = set()
-    dynamic = False
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=names):
-                roots.update(alias.name.partition(".")[0] for alias in names)
-            case ast.ImportFrom(module=module):
-                roots.add((module or "").partition(".")[0])
-            case ast.Name(id="__import__" | "exec" | "eval" | "__builtins__"):
-                dynamic = True
-    return Imports(frozenset(roots), dynamic or "importlib" in roots)
+def reaches_state(source: Source) -> bool:
+    """Whether a module might call a caching helper: it imports one anywhere, or imports in a way that cannot be read off."""
+    return source.imports_dynamically or not source.imports.isdisjoint(_REACHING_ROOTS)
