@@ -60,6 +60,8 @@ class Keys(NamedTuple):
     """Of each group exactly one key is given."""
     some_of: tuple[tuple[str, ...], ...] = ()
     """Of each group at least one key is given."""
+    whole: Leaf | None = None
+    """What must hold of the mapping when each of its keys is as it should be."""
     name: str = "a mapping"
 
 
@@ -109,6 +111,7 @@ class Checker:
             names = ", ".join([*shape.required, *(" or ".join(group) for group in shape.one_of)])
             self.refuse(where, f"{shown(value)} is no mapping", f"give {names or shape.name}")
             return
+        before = len(self._problems)
         for name in shape.required:
             if name not in value:
                 self.refuse(where, f"{name} is missing", f"add {name}: {shape.keys[name].name}")
@@ -127,6 +130,8 @@ class Checker:
                     self.refuse((*where, name), f"unknown key {name!r}", f"write {near[0]}" if near else "remove it")
             elif not (isinstance(known, Leaf) and known.holds(held)):  # the usual case costs no call
                 self.check((*where, name), held, known)
+        if shape.whole is not None and before == len(self._problems) and not shape.whole.holds(value):
+            self.refuse(where, f"{where[-1]} holds {shown(value)}", f"give {shape.whole.name}")
 
 
 def shown(value: Any) -> str:

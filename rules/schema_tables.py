@@ -163,10 +163,15 @@ _POLICY = Keys(
 # --- correlation rules -------------------------------------------------------------------------------------------
 
 _SCHEDULE = Keys(
-    # The public pack's own template gives both; nothing here is run, so what would run is no concern.
     {"CronExpression": TEXT, "RateMinutes": POSITIVE, "TimeoutMinutes": POSITIVE},
     required=("TimeoutMinutes",),
-    some_of=(("CronExpression", "RateMinutes"),),
+    some_of=(("CronExpression", "RateMinutes"),),  # the public pack's own template gives both
+    whole=Leaf(
+        "a rate of more than a minute and no shorter than TimeoutMinutes",
+        lambda value: (
+            "CronExpression" in value or (value["RateMinutes"] > 1 and value["RateMinutes"] >= value["TimeoutMinutes"])
+        ),
+    ),
 )
 _STAGE = Keys(
     {"Absence": BOOL, "ID": TEXT, "MaxMatchCount": POSITIVE, "MinMatchCount": POSITIVE, "RuleID": RULE_ID},
@@ -185,6 +190,7 @@ _TRANSITION = Keys(
                 )
             ),
             at_least=1,
+            at_most=1,
         ),
         "To": TEXT,
         "WithinTimeFrameMinutes": POSITIVE,
