@@ -105,6 +105,9 @@ def _test(options: Options, changed: frozenset[str] | None) -> int:
     found = run_order(_order(options, files, changed))
     for notice in found.notices:
         _log(notice)
+    for result in found.results:
+        if "mocks" in result.failed:
+            _log(f"{result.rule_id}: {result.name}: {', '.join(result.problems)}")
     if changed is None:
         _check_something_is_there(options, filter_, files, found)
     report = _report(options, found)

@@ -44,6 +44,9 @@ _ALARM_AGAIN_S = 0.1
 _MOST_LOST = 1000
 """Children that may be lost before we give up: the machine, and not a rule, is what is wrong then."""
 
+_PIPE_GONE, _BUG = 76, 70
+"""Exit codes of a child: a rule has closed the pipe to the parent, and we have made a mistake."""
+
 _POLL_S = 0.1
 _LENGTH_BYTES = 8
 _RESULTS_A_MESSAGE = 100
@@ -301,6 +304,8 @@ class _Worker:
             return False
         if stuck:
             how = f"longer than {self._order.time_limit_s:g} s, and it could not be interrupted"
+        elif code == _PIPE_GONE:
+            how = "it closed files that are not its own"
         else:
             how = f"it ended the process (signal {-code})" if code < 0 else f"it ended the process (exit code {code})"
         self._blame(how)
@@ -350,15 +355,17 @@ def _be_child(
 ) -> NoReturn:
     """What the process does from the fork to its end."""
     child = _Child(order, cell, pipe)
+    code = _BUG
     try:
         child.detach()
         child.work(files, done)
         child.send(None)
+        code = 0
     except BaseException:
         cell.note("")
         child.send(RuntimeError(traceback.format_exc()))
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 class _Child:
@@ -368,6 +375,7 @@ class _Child:
         self._order = order
         self._cell = cell
         self._pipe = pipe
+        self._pipe_is = _identity(pipe)
         self._loading = False
 
     def detach(self) -> None:
@@ -448,6 +456,8 @@ class _Child:
         result = runner.run(rule, test)
         if self._order.no_mocks and test.get("Mocks"):
             result.unmocked = runner.run(rule, test, mocked=False)
+        if _identity(self._pipe) != self._pipe_is:
+            os._exit(_PIPE_GONE)  # while the note still says who did it
         self._end()
         result.seconds = time.perf_counter() - started_s
         return result
@@ -473,6 +483,15 @@ class _Child:
         """The time is up. Where code of the pack runs it is ended; our own is left alone."""
         if _in_pack(frame):
             raise TimeLimit(f"longer than {self._order.time_limit_s:g} s: mend the loop, or raise --time-limit")
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    """Which file an open descriptor is of; None where it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _in_pack(frame: FrameType | None) -> bool:
