@@ -84,7 +84,8 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class RuleError:
-    """A function of a rule that failed; `location` is the innermost frame in the pack, `path:line`."""
+    """A function of a rule that failed; `location` is the innermost frame in the pack (of a recursion without end the outermost),
+    `path:line`."""
 
     function: str
     error: str
@@ -349,8 +350,12 @@ def _context_of_error(error: BaseException) -> str:
 
 
 def _error(function: str, error: BaseException) -> RuleError:
-    place = place_of(error.__traceback__)
-    return RuleError(function, type(error).__name__, _printed(str, error), str(place) if place else "")
+    trace = error.__traceback__
+    if isinstance(error, RecursionError):
+        # Where it runs out, and in what, depends on how deep the stack is above us, which differs between runtimes.
+        place = next(_places(trace), None)
+        return RuleError(function, type(error).__name__, "maximum recursion depth exceeded", str(place or ""))
+    return RuleError(function, type(error).__name__, _printed(str, error), str(place_of(trace) or ""))
 
 
 def _printed(how: Callable[[object], str], error: BaseException) -> str:
@@ -361,11 +366,17 @@ def _printed(how: Callable[[object], str], error: BaseException) -> str:
 
 
 def place_of(trace: TracebackType | None) -> SourceLocation | None:
-    """The innermost place inside the pack. (traceback.extract_tb would look for the source on disk.)"""
+    """The innermost place inside the pack."""
     place = None
+    for place in _places(trace):  # noqa: B007 - the last is wanted
+        pass
+    return place
+
+
+def _places(trace: TracebackType | None) -> Iterator[SourceLocation]:
+    """The places inside the pack, the outermost first. (traceback.extract_tb would look for the source on disk.)"""
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
         if path.startswith(PACK_PREFIX):
-            place = SourceLocation(path[len(PACK_PREFIX) :], trace.tb_lineno)
+            yield SourceLocation(path[len(PACK_PREFIX) :], trace.tb_lineno)
         trace = trace.tb_next
-    return place

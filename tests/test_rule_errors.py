@@ -80,6 +80,12 @@ KINDS: dict[str, Kind] = {
         "ValueError",
     ),
     "recursion": in_rule("return fails(event)", "RecursionError"),
+    "recursion_of_two": Kind(
+        "def fails(event):\n    return other(event)\n\n\ndef other(event):\n    return fails(event)\n",
+        (("rule", "RecursionError"),),
+        instead=True,
+    ),
+    "recursion_in_a_comparison": in_rule("a = []; b = []; a.append(b); b.append(a); return a == b", "RecursionError"),
     "division": in_rule("return event['n'] / 0 > 1", "ZeroDivisionError"),
     "failed_import": in_rule("import no_such_module_of_ours", "ModuleNotFoundError"),
     "assertion": in_rule("assert event['n'] < 0, {'n': event['n']}", "AssertionError"),
@@ -312,7 +318,7 @@ def test_errors_say_what_was_raised_and_where_in_the_pack(expected: list[dict[st
         return f"{name}.py:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
     for name, text in (
-        ("exception", "raise ValueError"), ("recursion", "return fails"), ("chained", "raise LookupError"),
+        ("exception", "raise ValueError"), ("recursion_of_two", "and fails(event)"), ("chained", "raise LookupError"),
         ("dedup_raises", "strip()"), ("member_of_none", "add_to_string_set"), ("written_in_an_auxiliary", "raise"),
     ):  # fmt: skip
         assert first[name]["location"] == line_of(name, text)
