@@ -73,6 +73,10 @@ def run(
     no_index: Annotated[
         bool, typer.Option("--no-index", help="Probe every rule on every event of its log type: same results, slower.")
     ] = False,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="KEY=V1,V2 or KEY!=V: only rules that say so, PackID=... what a pack lists."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No live display and no closing words.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one summary object at the end.")] = False,
 ) -> None:
@@ -103,6 +107,7 @@ def run(
         checkpoint_interval_s=checkpoint_interval,
         use_index=not no_index,
         use_prefilter=not no_prefilter,
+        filters=filter or [],
     )
     human = None
     if alerts is None and not (json and quiet):

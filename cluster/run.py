@@ -26,6 +26,7 @@ from cluster.runtime.job import JobSpec, Status
 from cluster.sources import discover
 from cluster.spool import Spool, is_spooled, spooled_partition
 from cluster.stores import Fence, Store, StoreUnreachable, open_store
+from rules.filters import FILE, BadFilter, parse_filters
 from rules.jsontext import parse
 from rules.logtypes import LogType, recognise
 from rules.pack import Pack, load_pack, log_types_of, read_files
@@ -71,6 +72,8 @@ class Options:
     checkpoint_interval_s: float = DEFAULT_CHECKPOINT_INTERVAL_S
     use_index: bool = True
     use_prefilter: bool = True
+    filters: list[str] = field(default_factory=list)
+    """Only rules that these want (rules/filters.py)."""
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ class Summary:
 
 def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Runtime], display: Display) -> Summary:
     """Run a job to its end, an interruption or a failure. Raises CannotRun; what it says is for a person."""
-    pack = load_pack(read_files(options.rules), quiet=True)
+    pack = _pack(options)
     for notice in pack.notices:
         display.note(notice)
     types = log_types_of(pack)
@@ -108,6 +111,20 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
 
 
 # --- before the start --------------------------------------------------------------------------------------------
+
+
+def _pack(options: Options) -> Pack:
+    """The rules, of those in the directories what the filters want. Raises BadFilter, InvalidPack, MissingPack."""
+    files = read_files(options.rules)
+    filter_ = parse_filters(options.filters)
+    if options.filters:
+        files[FILE] = "\n".join(options.filters).encode()
+    pack = load_pack(files, quiet=True)
+    if options.filters and not pack.all_rules:
+        raise filter_.refusal(files)
+    if options.filters and not pack.rules:
+        raise BadFilter(f"{' and '.join(options.filters)} matches rules that are disabled: enable one of them")
+    return pack
 
 
 def job_directory(store_url: str, job: str) -> Path:

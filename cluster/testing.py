@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from cluster.testreport import FORMATS as FORMATS
 from cluster.testreport import Report, as_json, as_junit, as_text
@@ -22,7 +21,6 @@ from cluster.testworkers import BIG_PACK_BYTES, Detection, Found, Order, run_ord
 from rules.filters import BadFilter, Filter, parse_filters
 from rules.pack import MissingPack, read_files
 from rules.selftest import TestResult
-from rules.yaml12 import BadYaml, load
 
 DEFAULT_TIME_LIMIT_S = 10.0
 
@@ -166,8 +164,7 @@ def _check_something_is_there(options: Options, filter_: Filter, files: Mapping[
     """A test run that tests nothing must not look like a good one."""
     if not found.detections:
         if filter_.clauses:
-            refusal = filter_.refusal(document for path in sorted(files) if (document := _document(path, files[path])))
-            raise BadFilter(f"{options.directory}: {refusal}")
+            raise BadFilter(f"{options.directory}: {filter_.refusal(files)}")
         if not found.problems:
             raise NothingToTest(
                 f"{options.directory}: no rules, scheduled rules or policies in there: check the directory"
@@ -180,16 +177,6 @@ def _check_something_is_there(options: Options, filter_: Filter, files: Mapping[
         ]  # fmt: skip
         remedy = f"near to it: {', '.join(map(repr, near))}" if near else "check --test-names"
         raise NothingToTest(f"{options.directory}: no test is called {' or '.join(options.test_names)}: {remedy}")
-
-
-def _document(path: str, data: bytes) -> Mapping[str, Any] | None:
-    if not path.endswith(_YAML):
-        return None
-    try:
-        document, _ = load(data)
-    except BadYaml:
-        return None
-    return document if isinstance(document, dict) else None
 
 
 # --- the report ----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, NoReturn
 
-from rules.errors import InvalidPack, Problem
+from rules.errors import InvalidPack, Problem, SourceLocation
 from rules.filters import FILE as FILTER_FILE
 from rules.logtypes import load_definitions, shipped_definitions
 from rules.pack import Pack, load_pack, log_types_of
@@ -77,6 +77,8 @@ class Detection:
     """One detection that was asked for, as far as the report must know it."""
 
     id: str
+    path: str
+    """Of its YAML."""
     skipped: bool
     """Disabled, and those were not asked for."""
     expectations: tuple[bool, ...]
@@ -116,9 +118,17 @@ def run_order(order: Order) -> Found:
 
 def _merged(shares: Iterable[Found]) -> Found:
     whole = Found()
+    known: dict[str, Detection] = {}
     for share in shares:
-        whole.detections += share.detections
-        whole.results += share.results
+        # What is in every share counts once.
+        whole.results += [result for result in share.results if result.rule_id not in known]
+        for detection in share.detections:
+            first = known.setdefault(detection.id, detection)
+            if first is detection:
+                whole.detections.append(detection)
+            elif first.path != detection.path:
+                message = f"the id {detection.id} is also in {first.path}"
+                whole.problems.append(Problem(SourceLocation(detection.path, 1), message, "give each an id of its own"))
         whole.problems += [problem for problem in share.problems if problem not in whole.problems]
         whole.notices += [notice for notice in share.notices if notice not in whole.notices]
         whole.test_names |= share.test_names
@@ -132,7 +142,7 @@ def _merged(shares: Iterable[Found]) -> Found:
 
 _TESTED = re.compile(rb"^AnalysisType[ \t]*:[ \t]*['\"]?(?:rule|scheduled_rule|policy)['\"]?[ \t]*(?:#.*)?\r?$", re.M)
 _ID = re.compile(rb"^(?:RuleID|PolicyID)[ \t]*:[ \t]*['\"]?(.+?)['\"]?[ \t]*(?: #.*)?\r?$", re.M)
-_NAMES_OTHERS = re.compile(rb"^[ \t-]*(?:BaseDetection|AlsoRun)[ \t]*:", re.M)
+_NAMES_OTHERS = (b"BaseDetection", b"AlsoRun")
 
 
 def divide(files: Mapping[str, bytes], shares: int) -> list[dict[str, bytes]]:
@@ -148,7 +158,7 @@ def divide(files: Mapping[str, bytes], shares: int) -> list[dict[str, bytes]]:
     for path, data in sorted(files.items()):
         if path.endswith((".yml", ".yaml")) and _TESTED.search(data) and (found := _ID.search(data)):
             by_id.setdefault(found[1], []).append(path)
-            if _NAMES_OTHERS.search(data):
+            if any(key in data for key in _NAMES_OTHERS):
                 linked[path] = data
     text = b"\n".join(linked.values())
     together = {
@@ -409,6 +419,7 @@ class _Child:
         detections = [
             Detection(
                 rule.id,
+                rule.spec.yaml_path,
                 self._skips(rule),
                 tuple(test["ExpectedResult"] for _, test in tests[rule.id]),
             )

@@ -10,11 +10,12 @@ enough. PackID names a pack manifest: it holds for the detections that the manif
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rules.rule import Rule
+from rules.yaml12 import BadYaml, load
 
 KEYS = (
     "AnalysisType", "BaseDetection", "CreateAlert", "CreatedBy", "DedupPeriodMinutes", "Description", "DisplayName", "Enabled",
@@ -83,10 +84,10 @@ class Filter:
         """The same, of a rule that is not loaded yet."""
         return all(clause.holds(spec, packs) for clause in self.clauses)
 
-    def refusal(self, documents: Iterable[Mapping[str, Any]]) -> BadFilter:
-        """What to say where nothing matches: the filters, and what is near to values that no YAML of the pack has."""
+    def refusal(self, files: Mapping[str, bytes]) -> BadFilter:
+        """What to say where nothing in a pack matches: the filters, and what is near to values that none of its files has."""
         known: dict[str, set[str]] = {clause.key: set() for clause in self.clauses}
-        for document in documents:
+        for document in _documents(files):
             for key, values in known.items():
                 values |= _texts(document.get(key))
         message = f"no detection matches {' and '.join(clause.text for clause in self.clauses)}"
@@ -101,6 +102,17 @@ class Filter:
                 names = list(dict.fromkeys(by_folded[name] for each in near for name in each))
                 names = names or list(by_folded.values())[:3]
                 yield f"{clause.key} may be {' or '.join(names)}" if names else f"nothing has {clause.key}"
+
+
+def _documents(files: Mapping[str, bytes]) -> Iterator[Mapping[str, Any]]:
+    for path, data in sorted(files.items()):
+        if path.endswith((".yml", ".yaml")):
+            try:
+                document, _ = load(data)
+            except BadYaml:
+                continue
+            if isinstance(document, dict):
+                yield document
 
 
 def parse_filters(texts: Sequence[str]) -> Filter:

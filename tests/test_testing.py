@@ -221,6 +221,22 @@ def test_detections_that_name_each_other_or_have_one_id_are_in_one_share() -> No
     assert len(shares) > 1
 
 
+def test_a_rule_that_is_in_every_share_is_tested_once(pack: Path) -> None:
+    flow = "{AnalysisType: rule, RuleID: Flow, Enabled: true, Filename: A.Good.py, LogTypes: [L], Severity: Low, Tests: [%s]}"
+    (pack / "flow.yml").write_text(flow % "{Name: t, ExpectedResult: true, Log: {n: 1}}")
+    (pack / "escaped.yml").write_text(
+        (pack / "Z.Good.yml").read_text().replace("RuleID: Z.Good", r'RuleID: "\x5A.Good"')
+    )
+    for number in range(10):
+        add(pack, f"Rule.{number}")
+
+    whole = run_order(Order(read_files([pack]), workers=4))
+
+    assert [result.rule_id for result in whole.results].count("Flow") == 1
+    assert len(whole.results) == 37
+    assert ["is also in" in str(problem) for problem in whole.problems] == [True]
+
+
 def test_a_duplicate_id_and_a_base_in_another_folder_are_seen_by_any_number_of_workers(pack: Path) -> None:
     for number in range(10):
         add(pack, f"Rule.{number}")
@@ -350,6 +366,29 @@ def test_only_failures_are_shown_where_that_is_asked_for(pack: Path) -> None:
     assert "[PASS] one" not in done.stdout
     assert "\t[FAIL] two\n" in done.stdout
     assert "Passed: 2" in done.stdout
+
+
+def test_a_run_takes_the_same_filters(pack: Path, tmp_path: Path) -> None:
+    add(pack, "M.Off", more="Status: Experimental\n")
+    yaml = pack / "M.Off.yml"
+    yaml.write_text(yaml.read_text().replace("Enabled: true", "Enabled: false"))
+    (pack / "pack.yml").write_text("AnalysisType: pack\nPackID: Mine\nPackDefinition:\n  IDs: [Z.Good, M.Off]\n")
+    (tmp_path / "log.jsonl").write_text('{"n": 1, "p_log_type": "Some.Log", "p_event_time": "2026-03-02 10:00:00"}\n')
+
+    def matching(*arguments: str, code: int = 0) -> Any:
+        done = countersign(
+            "run", tmp_path / "log.jsonl", "--rules", pack, "--runtime", "local", "--store", tmp_path / "store",
+            "--matches", "-", "--quiet", "--json", *arguments,
+        )  # fmt: skip
+        assert done.code == code, done.stderr
+        return [json.loads(line).get("rule_id") for line in done.stdout.splitlines()[:-1]] or done.stderr
+
+    assert matching() == ["A.Good", "Z.Good"]
+    assert matching("--filter", "PackID=mine") == ["Z.Good"]
+    assert matching("--filter", "RuleID!=Z.Good", "--filter", "Severity=Low") == ["A.Good"]
+    assert "RuleID may be A.Good" in matching("--filter", "RuleID=A.Goof", code=2)
+    assert "disabled: enable one" in matching("--filter", "RuleID=M.Off", code=2)
+    assert "write RuleID" in matching("--filter", "ruleid=M.Off", code=2)
 
 
 # --- without mocks ------------------------------------------------------------------------------------------------

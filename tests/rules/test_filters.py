@@ -110,9 +110,15 @@ def test_a_key_that_resembles_none_is_refused_with_all_that_there_are() -> None:
     ],
 )
 def test_where_nothing_matches_it_is_said_what_is_near(texts: list[str], message: str) -> None:
-    documents = [{"RuleID": "Okta.MFA"}, {"RuleID": "A"}, {"Status": "Stable"}]
+    files = {
+        "mfa.yml": b"RuleID: Okta.MFA",
+        "a.yaml": b"RuleID: A",
+        "status.yml": b"Status: Stable",
+        "a.py": b"RuleID: x",
+    }
+    files |= {"no.yml": b"{", "list.yml": b"[]"}
 
-    assert str(parse_filters(texts).refusal(documents)) == message
+    assert str(parse_filters(texts).refusal(files)) == message
 
 
 def filtered(*texts: str) -> Pack:
