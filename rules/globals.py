@@ -13,7 +13,7 @@ import re
 import threading
 from array import array
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from enum import Enum
 from functools import lru_cache, partial
 from io import BytesIO, StringIO
@@ -90,15 +90,32 @@ class Restorer:
         self._values.update({name: value for name, value in values.items() if name in self._values})
 
 
+class Ours:
+    """What is a pack's own, as one of its modules sees it, and hence may change and is to be put back."""
+
+    def __init__(self, modules: Iterable[ModuleType], names: Set[str]) -> None:
+        self.modules = tuple(modules)
+        """The module and those that it can import."""
+        self.names = names
+        """Of all modules of the pack: what they define may have come to this one in another way. Its __module__ tells."""
+
+    def have(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        return isinstance(value, ModuleType) and any(value is module for module in self.modules)
+
+    def named(self, name: str) -> ModuleType | None:
+        """The one of a name."""
+        return next((module for module in self.modules if module.__name__ == name), None)
+
+
 def restorer_for(
-    source: Source, namespace: dict[str, Any], modules: Mapping[str, ModuleType], *, attributes_set: bool = False
+    source: Source, namespace: dict[str, Any], ours: Ours, *, attributes_set: bool = False
 ) -> Restorer | None:
     """A Restorer for a module that has been executed, None where its functions can change nothing.
 
-    `modules` are it and the pack's modules that it can reach, by name: what they define is ours to restore, too, and with
-    `attributes_set` they may do what sets_attributes() says. Raises CannotRestore.
+    With `attributes_set` the modules that it can reach may do what sets_attributes() says. Raises CannotRestore.
     """
-    if source.sets_nothing and not attributes_set and _holds_still(source, namespace, modules):
+    if source.sets_nothing and not attributes_set and _holds_still(source, namespace, ours):
         return None
     found = _Uses(source.tree)
     names = found.rebound
@@ -109,22 +126,33 @@ def restorer_for(
     def is_flat(value: Any) -> bool:
         if not isinstance(value, _CONTAINERS):
             return False
-        held = _Contents(modules, attributes_set=attributes_set)
+        held = _Contents(ours, attributes_set=attributes_set)
         held.add(value)
         return len(held.restores) == 1
 
-    contents = _Contents(modules, attributes_set=attributes_set)
-    for name, value in namespace.items():
-        if name.startswith("__"):
-            continue
-        try:
-            if name in found.used and _is_one_of(value, modules):
-                for part in _changed_in(value, found.reached_through(name), is_flat):
-                    contents.add(part)
-            elif _hides(value) or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
-                contents.add(value)
-        except _Iterator as iterator:
-            raise CannotRestore(name, str(iterator)) from None
+    def changed(name: str, value: Any) -> Iterator[Any]:
+        """What functions may change in what a name stands for."""
+        if name in found.used and ours.have(value):
+            yield from _changed_in(value, found.reached_through(name), is_flat)
+        elif _hides(value) or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
+            yield value
+
+    contents = _Contents(ours, attributes_set=attributes_set)
+    imported = [
+        (name, value)
+        for name, module_name, attribute in found.imports
+        if (value := _imported(ours, module_name, attribute)) is not None
+    ]
+    for name, value in [*namespace.items(), *imported]:
+        if not name.startswith("__"):
+            try:
+                for each in changed(name, value):
+                    contents.add(each)
+            except _Iterator as iterator:
+                raise CannotRestore(name, str(iterator)) from None
+    if source.imports_dynamically:
+        for module in ours.modules:
+            contents.add(module)
     if not names and not contents.restores:
         return None
     return Restorer(namespace, names - {"__builtins__"}, contents.restores)
@@ -140,12 +168,14 @@ def _hides(value: Any) -> bool:
     return isinstance(value, FunctionType | type | _Cached)
 
 
-def _is_one_of(value: Any, modules: Mapping[str, ModuleType]) -> bool:
-    return isinstance(value, ModuleType) and modules.get(value.__name__) is value
+def _imported(ours: Ours, module_name: str, attribute: str | None) -> Any:
+    """What an import gives, if it is of one of ours."""
+    module = ours.named(module_name)
+    return module if module is None or attribute is None else getattr(module, attribute, None)
 
 
 def _changed_in(module: ModuleType, uses: Iterable[tuple[str | None, _OnlyReads]], is_flat: _IsFlat) -> Iterator[Any]:
-    """What might be changed through a name for another of the pack's modules: things in it, or all of it.
+    """What might be changed through a name for a module of the pack: things in it, or all of it.
 
     Calling its functions is none of this: what they change is theirs to put back.
     """
@@ -153,17 +183,19 @@ def _changed_in(module: ModuleType, uses: Iterable[tuple[str | None, _OnlyReads]
         value = getattr(module, attribute, None) if attribute is not None else None
         if attribute is None or isinstance(value, ModuleType):
             yield module
-        elif not _hides(value) and not only_reads(is_flat(value)):
+        elif _hides(value) or not only_reads(is_flat(value)):
             yield value
 
 
 # --- what is told without a syntax tree ----------------------------------------------------------------------------
 
 
-def _holds_still(source: Source, namespace: Mapping[str, Any], modules: Mapping[str, ModuleType]) -> bool:
+def _holds_still(source: Source, namespace: Mapping[str, Any], ours: Ours) -> bool:
     """Surely no function changes what a module holds. For a source that sets nothing."""
+    if source.imports_dynamically or not source.imports_of_functions.isdisjoint(ours.names):
+        return False
     return all(
-        _is_inert(value, modules)
+        _is_inert(value, ours)
         or (not _hides(value) and name not in source.names)
         or (type(value) in _CONTAINERS and source.only_looks_into(name))
         for name, value in namespace.items()
@@ -171,21 +203,21 @@ def _holds_still(source: Source, namespace: Mapping[str, Any], modules: Mapping[
     )
 
 
-def _is_inert(value: Any, modules: Mapping[str, ModuleType]) -> bool:
+def _is_inert(value: Any, ours: Ours) -> bool:
     """Surely nothing can change in a value."""
     kind = type(value)
     if kind in _ATOMS:
         return True
     if kind is tuple or kind is frozenset:
-        return all(_is_inert(each, modules) for each in value)
+        return all(_is_inert(each, ours) for each in value)
     if kind is FunctionType:
-        return value.__module__ not in modules or (
-            (value.__defaults__ is None or _is_inert(value.__defaults__, modules))
+        return value.__module__ not in ours.names or (
+            (value.__defaults__ is None or _is_inert(value.__defaults__, ours))
             and not (value.__kwdefaults__ or value.__closure__ or value.__dict__)
         )
     if kind is ModuleType:
-        return not _is_one_of(value, modules)
-    return isinstance(value, type) and value.__module__ not in modules
+        return not ours.have(value)
+    return isinstance(value, type) and value.__module__ not in ours.names
 
 
 # --- what functions do with a name ---------------------------------------------------------------------------------
@@ -199,6 +231,8 @@ class _Uses:
         self._loads: dict[str, list[ast.Name]] = {}
         self.rebound: set[str] = set()
         """Names that a function declares global."""
+        self.imports: list[tuple[str, str, str | None]] = []
+        """Imports in functions: (the name bound, the module, what is imported from it)."""
         self.sets_attributes = False
         """Somewhere an attribute of a class or function might be set, or a variable of an enclosing function."""
         for function in _outermost_functions(tree):
@@ -211,6 +245,10 @@ class _Uses:
             match node:
                 case ast.Global(names=names):
                     self.rebound.update(names)
+                case ast.Import(names=aliases):
+                    self.imports += [(alias.asname or alias.name, alias.name, None) for alias in aliases]
+                case ast.ImportFrom(module=str(module), names=aliases):
+                    self.imports += [(alias.asname or alias.name, module, alias.name) for alias in aliases]
                 case ast.Name(id=name, ctx=ast.Load()):
                     self._loads.setdefault(name, []).append(node)
                     self.sets_attributes |= name in ("setattr", "delattr", "vars")
@@ -220,8 +258,8 @@ class _Uses:
                     self.sets_attributes = True
 
     @property
-    def used(self) -> set[str]:
-        return set(self._loads)
+    def used(self) -> Set[str]:
+        return self._loads.keys()
 
     def may_change(self, name: str, *, flat: bool) -> bool:
         """Whether any use of a container might change it. `flat`: its elements cannot be changed."""
@@ -289,8 +327,8 @@ class _Iterator(Exception):
 class _Contents:
     """What it takes to put back the content of objects, and of all that can be reached from them."""
 
-    def __init__(self, modules: Mapping[str, ModuleType], *, attributes_set: bool) -> None:
-        self._modules = modules
+    def __init__(self, ours: Ours, *, attributes_set: bool) -> None:
+        self._ours = ours
         self._attributes_set = attributes_set
         self._seen: dict[int, Any] = {}
         self.restores: list[Restore] = []
@@ -318,20 +356,20 @@ class _Contents:
         if isinstance(value, tuple | frozenset):
             return list(value)
         if isinstance(value, _Cached):  # what it remembers may depend on earlier events
-            if value.__module__ in self._modules:
+            if value.__module__ in self._ours.names:
                 self.restores.append(value.cache_clear)
             return [value.__wrapped__]
         if isinstance(value, FunctionType):
             return self._function(value)
         if isinstance(value, type):
-            return self._class(value) if value.__module__ in self._modules else ()
+            return self._class(value) if value.__module__ in self._ours.names else ()
         if isinstance(value, BuiltinMethodType | MethodType):  # add = SEEN.append
             return [value.__self__, *([value.__func__] if isinstance(value, MethodType) else [])]
         if isinstance(value, partial):
             return [value.func, value.args, value.keywords]
-        if type(value).__module__ in self._modules and not isinstance(value, Enum):
+        if type(value).__module__ in self._ours.names and not isinstance(value, Enum):
             return [getattr(value, "__dict__", ()), *self._slots(value)]
-        if _is_one_of(value, self._modules):
+        if self._ours.have(value):
             return self._module(value)
         if isinstance(value, SimpleNamespace | UserDict | UserList | threading.local):
             return [vars(value)]
@@ -367,7 +405,7 @@ class _Contents:
         return ()
 
     def _function(self, function: FunctionType) -> Iterable[Any]:
-        if function.__module__ not in self._modules:
+        if function.__module__ not in self._ours.names:
             return ()
         if self._attributes_set:
             self.restores += [_refilled_cell(cell) for cell in function.__closure__ or () if _is_filled(cell)]

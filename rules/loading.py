@@ -69,8 +69,8 @@ class Loader:
             module = self._modules.load(item.id, item.file) if item.file else None
             if module is not None or not item.file:
                 loaded.append((item, spec, module))
-        # What functions may change is found when all have been executed: one may have put its own into another's list.
-        self._settle_models()
+        modules = (*self._model_modules.values(), *(module for _, _, module in loaded if module is not None))
+        self._modules.settle(tuple(dict.fromkeys(modules)))
         made = [self._rule(*each) for each in loaded]
         return tuple(sorted((rule for rule in made if rule is not None), key=lambda rule: rule.id))
 
@@ -107,7 +107,7 @@ class Loader:
         )
         filters = item.document.get("InlineFilters")
         keep = compile_filters(filters, item.refuse) if filters and spec.kind == "rule" else None
-        if functions is None or not item.sound or (module is not None and not self._modules.settle(module)):
+        if functions is None or not item.sound or (module is not None and not module.can_be_restored):
             return None
         restorer, shared = self._restorers(spec, module)
         return Rule(
@@ -170,10 +170,6 @@ class Loader:
                 self.models.update(dict.fromkeys(log_types, model))
                 if module is not None:
                     self._model_modules.update(dict.fromkeys(log_types, module))
-
-    def _settle_models(self) -> None:
-        for module in dict.fromkeys(self._model_modules.values()):
-            self._modules.settle(module)
 
     def tables(self) -> tuple[LookupTable, ...]:
         """The lookup tables that are enabled and have rows."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from rules.errors import SourceLocation
-from rules.globals import CannotRestore, Restorer, restorer_for, sets_attributes
+from rules.globals import CannotRestore, Ours, Restorer, restorer_for, sets_attributes
 from rules.helpers import CACHING
 from rules.panther import HELPERS, PACKAGES, is_provided, module_builtins, reaches_state
 from rules.rule import place_of
@@ -31,6 +31,8 @@ class Module:
     """What puts back what its functions may have changed; None until settled, and where there is nothing."""
     behind: tuple[Module, ...] = field(default=())
     """The globals that its functions can reach, directly or through each other; known once settled."""
+    can_be_restored: bool = True
+    """False where it, or a global behind it, changes what cannot be put back; that is refused."""
 
     @property
     def name(self) -> str:
@@ -59,9 +61,6 @@ class Modules:
         self._sources: dict[str, Source | None] = {}
         self._globals: dict[str, Module] = {}
         self._failed: dict[str, BaseException] = {}
-        self._settled: set[str] = set()
-        self._setting: dict[str, bool] = {}
-        """Whether a global sets attributes, by GlobalID."""
 
     def source(self, path: str) -> Source | None:
         """A file, parsed; what is wrong with it is refused once."""
@@ -143,20 +142,21 @@ class Modules:
 
     # --- what they may change ------------------------------------------------------------------------------------
 
-    def settle(self, module: Module) -> bool:
-        """Find what a module's functions can reach and change. To be called when all modules have been executed.
+    def settle(self, modules: Sequence[Module]) -> None:
+        """Find what the functions of modules, and of globals, can reach and change.
 
-        False where what they change cannot be put back, which is refused.
+        To be called once, when all have been executed: one may have put its own into another's list.
         """
-        module.behind = self._behind(module.source)
-        return self._restorable(module) and all(self._settle_global(each) for each in module.behind)
-
-    def _settle_global(self, module: Module) -> bool:
-        if module.name not in self._settled:
-            self._settled.add(module.name)
+        for module in modules:
             module.behind = self._behind(module.source)
-            self._restorable(module)
-        return True
+        loaded = tuple(self._globals.values())
+        for module in loaded:
+            module.behind = self._behind(module.source)
+        setting = {module.name for module in loaded if sets_attributes(module.source)}
+        names = {module.name for module in (*loaded, *modules)}
+        broken = {module for module in (*loaded, *modules) if not self._find_restorer(module, names, setting)}
+        for module in modules:
+            module.can_be_restored = broken.isdisjoint((module, *module.behind))
 
     def _behind(self, source: Source) -> tuple[Module, ...]:
         found: dict[str, Module] = {}
@@ -177,21 +177,20 @@ class Modules:
             return None
         return self._globals[name]
 
-    def _restorable(self, module: Module) -> bool:
-        modules = {each.name: each.made for each in (*module.behind, module)}
-        attributes_set = any(self._sets_attributes(each) for each in module.behind)
+    def _find_restorer(self, module: Module, names: Set[str], setting: Set[str]) -> bool:
+        """Whether what a module's functions change can be put back.
+
+        `names` are those of all modules, `setting` of the globals that set attributes.
+        """
+        ours = Ours((each.made for each in (module, *module.behind)), names)
+        attributes_set = any(each.name in setting for each in module.behind)
         try:
-            module.own_restorer = restorer_for(module.source, module.namespace, modules, attributes_set=attributes_set)
+            module.own_restorer = restorer_for(module.source, module.namespace, ours, attributes_set=attributes_set)
         except CannotRestore as error:
             line = module.source.line_of(error.name)
             self._refuse(module.source.path, line, str(error), "make it inside the function that uses it")
             return False
         return True
-
-    def _sets_attributes(self, module: Module) -> bool:
-        if module.name not in self._setting:
-            self._setting[module.name] = sets_attributes(module.source)
-        return self._setting[module.name]
 
 
 def _reason(error: BaseException) -> str:

@@ -49,14 +49,12 @@ class Source:
     @cached_property
     def imports(self) -> frozenset[str]:
         """The first parts of the names of all that may be imported, anywhere in it; dynamic imports apart."""
-        found = (
-            code.co_names[argument]
-            for code in (self.code, *self._inner)
-            if _IMPORT in code.co_code[::2]
-            for operation, argument in _operations(code)
-            if operation == _IMPORT
-        )
-        return frozenset(name.partition(".")[0] for name in found)
+        return self.imports_of_functions | _imports(self.code)
+
+    @cached_property
+    def imports_of_functions(self) -> frozenset[str]:
+        """Those that stand inside functions."""
+        return frozenset(name for code in self._inner for name in _imports(code))
 
     @cached_property
     def imports_dynamically(self) -> bool:
@@ -99,6 +97,13 @@ def _operations(code: CodeType) -> Iterator[tuple[int, int]]:
         elif operation != _CACHE:
             yield operation, extended | argument
             extended = 0
+
+
+def _imports(code: CodeType) -> frozenset[str]:
+    if _IMPORT not in code.co_code[::2]:
+        return frozenset()
+    names = (code.co_names[argument] for operation, argument in _operations(code) if operation == _IMPORT)
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def _may_set(code: CodeType) -> bool:
