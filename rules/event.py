@@ -20,6 +20,8 @@ _SHAPES_KEPT = 4096
 _shapes: dict[tuple[str, ...], dict[str, str]] = {}
 """tuple of a dict's keys -> {lower-case key: key}. Logs have few shapes, and building this map is what a miss would cost."""
 
+_ATOMS = frozenset({str, int, float, bool, type(None)})
+
 MISSING: Any = object()
 """What stands for a value that is not there. Compare by identity."""
 
@@ -85,15 +87,46 @@ def wrap(value: Json) -> Json:
 
 def _unwrap(value: Json) -> Json:
     """A deep, mutable copy in plain Python."""
+    if type(value) in _ATOMS:
+        return value
+    try:
+        return _copied(value)
+    except RecursionError:
+        return _copied_deep(value)
+
+
+def _plain(value: Json) -> Json:
+    """A value without its wrapper."""
     if isinstance(value, ImmutableDict):
-        value = value.raw
-    elif isinstance(value, ImmutableList):
-        value = value._items
+        return value.raw
+    return value._items if isinstance(value, ImmutableList) else value
+
+
+def _copied(value: Json) -> Json:
+    if type(value) in _ATOMS:  # asking for the type of a Mapping is slow
+        return value
+    value = _plain(value)
     if isinstance(value, dict):
-        return {key: _unwrap(item) for key, item in value.items()}
+        return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_unwrap(item) for item in value]
+        return [_copied(item) for item in value]
     return value
+
+
+def _copied_deep(value: Json) -> Json:
+    """What _copied() gives, for values nested deeper than Python's calls may be: parsers read more levels than that."""
+    whole = [value]
+    ahead: list[tuple[Any, Any]] = [(whole, 0)]  # (the copy that holds it, where)
+    while ahead:
+        holder, place = ahead.pop()
+        value = _plain(holder[place])
+        if isinstance(value, dict):
+            holder[place] = copy = dict(value)
+            ahead.extend((copy, key) for key in copy)
+        elif isinstance(value, list | tuple):
+            holder[place] = items = list(value)
+            ahead.extend((items, index) for index in range(len(items)))
+    return whole[0]
 
 
 class ImmutableList(Sequence[Json]):

@@ -25,7 +25,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-from rules.event import ImmutableDict, ImmutableList
+from rules.event import ImmutableDict
 from rules.paths import BadPath, JsonPath
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _BITS = {4: 32, 6: 128}
+_LONGEST_ADDRESS = 64
+"""Characters: 45 for IPv6 with IPv4 inside, and a zone. What is longer would only fill the cache."""
 
 
 class BadTable(ValueError):
@@ -82,7 +84,7 @@ class _Networks:
         }
 
     def find(self, text: str) -> Row | None:
-        address = _address(text)
+        address = _address(text) if len(text) <= _LONGEST_ADDRESS else None
         if address is None:
             return None
         version, number = address
@@ -156,7 +158,7 @@ class PackContext:
 
 def _rows(table: LookupTable, values: list[Any]) -> Row | list[Row] | None:
     """The row of one value, the rows of several, None where nothing matches."""
-    if len(values) == 1 and not isinstance(values[0], list | ImmutableList):
+    if len(values) == 1 and not isinstance(values[0], list):
         row = table.find(values[0])
         return None if row is None else {**row, "p_match": values[0]}
     elements = [element for value in values for element in (value if isinstance(value, list) else [value])]

@@ -33,29 +33,38 @@ class BadPath(ValueError):
 class JsonPath:
     """A compiled path."""
 
-    __slots__ = ("_general", "_steps", "text")
+    __slots__ = ("_general", "_names", "_steps", "text")
 
     def __init__(self, text: str) -> None:
         """Raises BadPath."""
         self.text = text.strip().removeprefix("$.")
         """The path without its root: what p_enrichment and udm_path() call it."""
         self._steps = _steps(text.strip())
+        plain = self._steps is not None and all(type(step) is str for step in self._steps)
+        self._names: tuple[str, ...] = self._steps if plain and self._steps is not None else ()
+        """The steps, where all are names."""
         self._general: Any = None if self._steps is not None else _general(text.strip())
 
     def values(self, event: ImmutableDict) -> list[Json]:
         """All that stands there, null too, as the parser made it: nothing, one or several values."""
-        steps = self._steps
-        if steps is None:
+        if self._names:
+            return self._at_names(event)
+        if self._steps is None:
             if "p_" in self.text:
                 len(event)  # jsonpath-ng sees what is there, so p_ fields must be
             return [found.value for found in self._general.find(event.raw)]
-        if not isinstance(steps[0], str):
-            return []  # an event is no list
-        value = event.find(steps[0])
-        for number, step in enumerate(steps[1:], 1):
-            if step is _EVERY:
-                return _spread([value], steps[number:])
-            value = _stepped(value, step)
+        first, *rest = self._steps
+        return _spread([event.find(first)], rest) if isinstance(first, str) else []  # an event is no list
+
+    def _at_names(self, event: ImmutableDict) -> list[Json]:
+        """What stands at a path of names: nearly all paths are such, and it is worth the lines."""
+        first, *rest = self._names
+        value = event.find(first)
+        for name in rest:
+            if type(value) is not dict:
+                return []
+            inner = value.get(name, MISSING)
+            value = find_folded(value, name) if inner is MISSING else inner
         return [] if value is MISSING else [value]
 
 
@@ -70,12 +79,13 @@ def _stepped(value: Json, step: Any) -> Json:
 
 
 def _spread(values: list[Json], steps: Sequence[Any]) -> list[Json]:
+    """What stands some steps below some values, any of which may be MISSING."""
     for step in steps:
         if step is _EVERY:
             values = [element for value in values if type(value) is list for element in value]
         else:
-            values = [found for value in values if (found := _stepped(value, step)) is not MISSING]
-    return values
+            values = [_stepped(value, step) for value in values]
+    return [value for value in values if value is not MISSING]
 
 
 def _steps(text: str) -> tuple[Any, ...] | None:
