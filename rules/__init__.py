@@ -20,6 +20,7 @@ logtypes.py read files.
     logtypes.py    log types as data: time, indicators, how to recognise them
     jsontext.py    bytes -> JSON value
     times.py       texts and numbers -> time
+    filters.py     which detections of a pack are meant
     selftest.py    the tests that stand in a rule's YAML
     errors.py      what can be wrong with a pack
     log_types/     the definitions that ship, as data
