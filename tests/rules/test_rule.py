@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rules.event import PantherEvent
 from rules.rule import MAX_CONTEXT_CHARS, RuleError
 from rules.state import State
 from tests.rules.making import Runner, make_rule, match_of
@@ -236,3 +237,42 @@ def test_long_messages_are_cut_and_made_safe() -> None:
 
 def test_the_module_s_name_is_the_rule_id() -> None:
     assert match_of(MATCHES + "def title(event): return __name__\n").title == "Some.Rule"
+
+
+# --- test mode ---------------------------------------------------------------------------------------------------
+
+
+def test_in_test_mode_auxiliaries_run_whatever_rule_says() -> None:
+    rule = make_rule(
+        "def rule(event): return event['a']\ndef title(event): return 'called'\ndef dedup(event): return 1\n"
+    )
+
+    for verdict in (True, False):
+        said, match, errors = rule.run_all(PantherEvent({"a": verdict}))
+        assert said is verdict
+        assert match is not None
+        assert match.title == "called"
+        assert [error.function for error in errors] == ["dedup"]
+
+
+def test_in_test_mode_a_rule_that_raises_is_false_and_nothing_else_runs() -> None:
+    rule = make_rule("def rule(event): return 1\ndef title(event): raise ValueError\n")
+
+    said, match, errors = rule.run_all(PantherEvent({}))
+    assert (said, match) == (False, None)
+    assert [error.function for error in errors] == ["rule"]
+
+
+def test_in_test_mode_nothing_runs_on_what_a_filter_keeps_out() -> None:
+    rule = make_rule(
+        "def rule(event): raise ValueError\n", "InlineFilters: [{KeyPath: a, Condition: Equals, Value: b}]"
+    )
+
+    assert rule.run_all(PantherEvent({"a": "c"})) == (False, None, ())
+    assert rule.run_all(PantherEvent({"a": "b"}))[2] != ()
+
+
+def test_in_test_mode_globals_are_put_back_as_well() -> None:
+    rule = make_rule("N = 0\ndef rule(event):\n    global N\n    N += 1\n    return N == 1\n")
+
+    assert [rule.run_all(PantherEvent({}))[0] for _ in range(2)] == [True, True]
