@@ -157,7 +157,9 @@ def _order(options: Options, files: Mapping[str, bytes], changed: frozenset[str]
 
 def _workers_for(files: Mapping[str, bytes]) -> int:
     size_bytes = sum(len(data) for path, data in files.items() if path.endswith(_YAML))
-    return len(os.sched_getaffinity(0)) if size_bytes >= BIG_PACK_BYTES else 1
+    if size_bytes < BIG_PACK_BYTES:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_something_is_there(options: Options, filter_: Filter, files: Mapping[str, bytes], found: Found) -> None:
