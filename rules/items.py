@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +49,28 @@ class Reader:
         self._ignore_extra_keys = ignore_extra_keys
         self.items: list[Item] = []
         self.log_type_files: dict[str, bytes] = {}
-        self.notices: list[str] = []
+        self._templates: list[str] = []
+        self._unreadable: list[str] = []
 
     def _refuse(self, path: str, line: int | None, message: str, remedy: str) -> None:
         self._problems.append(Problem(SourceLocation(path, line), message, remedy))
+
+    def notices(self) -> Iterator[str]:
+        """What is left out, a line each."""
+        yield from self._templates
+        if self._unreadable:
+            number = len(self._unreadable)
+            yield f"{self._unreadable[0]}: no YAML and no AnalysisType: left out ({number} such file{'s'[: number > 1]} in all)"
 
     def read(self, path: str) -> None:
         """One YAML file."""
         try:
             document, lines = load(self._files[path])
         except BadYaml as error:
-            self._refuse(path, error.line, str(error), "mend the YAML")
+            if b"AnalysisType" in self._files[path]:
+                self._refuse(path, error.line, str(error), "mend the YAML")
+            else:  # a template of another tool's, or several documents
+                self._unreadable.append(path)
             return
         if not isinstance(document, dict):
             self._refuse(path, 1, "the file holds no mapping", "start it with AnalysisType: rule")
@@ -82,7 +93,7 @@ class Reader:
             if "templates" in path.split(
                 "/"
             ):  # the public pack's are for copying: they name files that the author will write
-                self.notices.append(f"{path}: a template, which names {file}: there is no such file, it is left out")
+                self._templates.append(f"{path}: a template, which names {file}: there is no such file, it is left out")
                 return
             what = "table" if kind == "lookup_table" else "module"
             checker.refuse(("Filename",), f"there is no file {file}", f"put the {what} beside its YAML")

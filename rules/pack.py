@@ -202,7 +202,7 @@ def load_pack(
         tables=tables,
         files=dict(files),
         digest=_digest(files),
-        notices=(*reader.notices, *loader.notices()),
+        notices=(*reader.notices(), *loader.notices()),
         log_type_files=reader.log_type_files,
         companions=tuple(rule for rule in rules if not loader.wants(rule.spec)),
         problems=ordered,

@@ -107,6 +107,10 @@ def _provided() -> dict[str, ModuleType]:
         "panther_core": _module("panther_core", core),
         "panther_core.enriched_event": enriched,
         "panther_core.immutable": immutable,
+        # Where packs of 2022 have the types of events from; nothing of the tool itself.
+        "panther_analysis_tool": _module("panther_analysis_tool", core),
+        "panther_analysis_tool.enriched_event": enriched,
+        "panther_analysis_tool.immutable": immutable,
     }
 
 

@@ -120,12 +120,18 @@ def test_a_scenario_of_logs_for_a_log_type_is_no_definition_of_it() -> None:
     assert pack.log_type_files == {}
 
 
+def test_what_is_no_yaml_and_holds_no_analysis_type_is_left_out_with_a_notice() -> None:
+    pack = load_pack({"chart/values.yml": b"a: {{ .Values.a }}\n", "two.yml": b"a: 1\n---\nb: 2\n"})
+
+    assert pack.notices == ("chart/values.yml: no YAML and no AnalysisType: left out (2 such files in all)",)
+
+
 def test_every_problem_of_every_file_is_reported_in_order() -> None:
     assert problems_of({
         "a.yml": spec("A", "a.py", more="Severty: High\nThreshold: none\n"),
         "a.py": b"def rule(event)\n",
         "b.yml": b"AnalysisType: rule\n",
-        "c.yml": b"a: [\n",
+        "c.yml": b"AnalysisType: [\n",
         "d.yml": spec("D", "d.py"),
         "d.py": b"\nraise ValueError('no')\n",
         "e.yml": b"AnalysisType: rle\n",
@@ -262,7 +268,9 @@ def test_a_rule_reaches_state_only_if_something_in_it_may_import_a_helper(source
     assert make_rule(f"{source}\ndef rule(event): return False").reaches_state is reaches
 
 
-@pytest.mark.parametrize("module", ["panther_core", "panther_core.enriched_event"])
+@pytest.mark.parametrize(
+    "module", ["panther_core", "panther_core.enriched_event", "panther_analysis_tool.enriched_event"]
+)
 def test_rules_find_the_event_s_type_for_annotations(module: str) -> None:
     rule = make_rule(
         f"from {module} import PantherEvent\ndef rule(event: PantherEvent) -> bool: return isinstance(event, PantherEvent)"
