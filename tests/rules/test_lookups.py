@@ -284,7 +284,11 @@ def test_lookup_finds_rows_of_the_tables_of_every_log_type() -> None:
     event: Any = PantherEvent({}, None, PackContext(None, [table(NETWORKS, "net"), LookupTable("empty")], "Other.Log"))
 
     assert event.lookup("assets", "10.1.2.3") == {"net": "10.1.2.3", "name": "printer"}
-    for key in ("11.0.0.1", None, ["10.1.2.3"], {}):
-        assert event.lookup("assets", key) is None
-    for name in ("empty", "absent", None, []):
-        assert event.lookup(name, "10.1.2.3") is None
+    unknown: list[tuple[Any, Any]] = [
+        ("assets", "11.0.0.1"),
+        ("assets", None),
+        ("assets", ["10.1.2.3"]),
+        ("assets", {}),
+    ]
+    for name, key in (*unknown, ("empty", "a"), ("absent", "a"), (None, "a"), ([], "a")):
+        assert event.lookup(name, key) is None
