@@ -1,4 +1,4 @@
-"""The promise in a loop: one process that reads the events in order. No engine code but the order of files and the hash.
+"""The promise in a loop: one process that reads the events in order. No engine code but the order of files.
 
 Slow and obvious on purpose: W is computed from its definition over all active events so far.
 """
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.core.keygroups import key_grouping
 from cluster.sources import discover
 from rules.evaluation import Evaluation, evaluate
 from rules.event import PantherEvent
@@ -30,7 +29,7 @@ def sequential(inputs: list[str], rules: Path) -> tuple[list[Verdict], list[tupl
     pack = load_pack(read_files([rules]), quiet=True)
     types = load_definitions(shipped_definitions())
     state, windows = State(), Windows()
-    evaluation = Evaluation(state, key_grouping(256))
+    evaluation = Evaluation(state)
     matches: list[Verdict] = []
     alerts: list[tuple[str, tuple[int, ...]]] = []
     w_s = last_s = float("-inf")
@@ -44,7 +43,9 @@ def sequential(inputs: list[str], rules: Path) -> tuple[list[Verdict], list[tupl
                 assert time_s is not None, "the oracle is for logs in which every event has a time"
                 position = (partition.index, offset, sub) if split else (partition.index, offset)
                 state.clock_s = clock_s = max(time_s, w_s - LATENESS_S)
-                event = PantherEvent(data, log_type.derive(data, time_s, position, partition.path))
+                event = PantherEvent(
+                    data, log_type.derive(data, time_s, position, partition.path), pack.context_of(log_type.name)
+                )
                 evaluation.begin_event(time_s, position)
                 active = False
                 for rule in pack.rules:
@@ -80,9 +81,7 @@ def _records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def verdicts_of(matches: Path) -> list[Verdict]:
     """A matches file in the oracle's terms."""
     records = map(json.loads, matches.read_text().splitlines())
-    return [
-        (r["rule_id"], tuple(r["position"]), r["title"], r["dedup"], r["severity"], r["alert_id"]) for r in records
-    ]
+    return [(r["rule_id"], tuple(r["position"]), r["title"], r["dedup"], r["severity"], r["alert_id"]) for r in records]
 
 
 def alerts_of(alerts: Path) -> list[tuple[str, tuple[int, ...]]]:

@@ -25,7 +25,7 @@ LAYERS = [
 ]
 """Lowest first. A module belongs to the first layer that names it or a package above it."""
 
-RULES_MAY_USE = {"orjson", "yaml"}
+RULES_MAY_USE = {"jsonpath_ng", "orjson", "yaml"}
 """Beside the standard library: little enough that a pack can be written and tested anywhere."""
 
 CORE_MAY_NOT_USE = {

@@ -241,7 +241,7 @@ class Replay:
         by_id: dict[str, Rule] = {rule.id: rule for rule in shipped_pack().rules}
         self._rules = [by_id[rule_id] for rule_id in sorted({shipped.rule_id, *test.get("AlsoRun", [])})]
         self.state = State()
-        self._evaluation = Evaluation(self.state, key_grouping(DEFAULT_KEY_GROUPS))
+        self._evaluation = Evaluation(self.state)
         self.events: list[dict[str, Any]] = []
         for step in test.get("Logs") or [test["Log"]]:
             repeated = step if "Log" in step else {"Log": step}

@@ -523,7 +523,7 @@ class Coordinator:
             return self._advance()
         if self._last_try_s is None:
             self._last_try_s = now_s
-        if now_s - self._last_try_s >= _LAST_CHECKPOINT_TRIES_S:
+        if now_s - self._last_try_s >= _LAST_CHECKPOINT_TRIES_S and not self._epochs:
             self._enter(Phase.FINISHED)
             return [Finish(self._stopping and not self._input_over(), reason)]
         self._enter(Phase.RUNNING)

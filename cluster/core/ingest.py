@@ -29,7 +29,7 @@ from cluster.core.messages import (
 from cluster.core.prefilter import Prefilter
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
-from rules.event import PantherEvent
+from rules.event import EventContext, PantherEvent
 from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
 from rules.logtypes import LogType, undefined
@@ -80,6 +80,7 @@ class _Plan(NamedTuple):
     """Which of `rules` an event can concern."""
     time_of: Callable[[dict[str, Any]], float | None]
     prefilter: Prefilter | None
+    context: EventContext | None
 
 
 @dataclass(slots=True)
@@ -102,8 +103,9 @@ class _Work:
 class Decoder:
     """Turns a record's bytes into events the same way at ingest and, for routed events, at the owner of their key."""
 
-    def __init__(self, log_types: Mapping[str, LogType]) -> None:
+    def __init__(self, log_types: Mapping[str, LogType], context_of: Callable[[str], EventContext | None]) -> None:
         self._log_types = dict(log_types)
+        self._context_of = context_of
 
     def log_type(self, name: str) -> LogType:
         found = self._log_types.get(name)
@@ -114,7 +116,7 @@ class Decoder:
     def event(
         self, event: dict[str, Any], log_type: LogType, time_s: float, position: Position, source: str
     ) -> PantherEvent:
-        return PantherEvent(event, log_type.derive(event, time_s, position, source))
+        return PantherEvent(event, log_type.derive(event, time_s, position, source), self._context_of(log_type.name))
 
     def routed(self, routed: RoutedEvent, source: str) -> PantherEvent:
         """The event of a routed record; the bytes were parsed once already, at ingest, so they cannot fail here."""
@@ -143,6 +145,7 @@ class Ingest:
         self._shard = shard
         self._decoder = decoder
         self._rules = pack.rules
+        self._context_of = pack.context_of
         self._plans: dict[str, _Plan] = {}
         self._group_of = key_grouping(key_groups)
         self._owners = [owner_of(group, shards, key_groups) for group in range(key_groups)]
@@ -157,7 +160,15 @@ class Ingest:
             index = Index([rule.guard if self._use_index else None for _, rule in chosen])
             texts = index.texts if self._use_prefilter and kind.split is None else None
             prefilter = None if texts is None else Prefilter.of(texts)
-            plan = _Plan(kind, kind.split is not None, chosen, index.candidates, kind.time_of, prefilter)
+            plan = _Plan(
+                kind,
+                kind.split is not None,
+                chosen,
+                index.candidates,
+                kind.time_of,
+                prefilter,
+                self._context_of(log_type),
+            )
             self._plans[log_type] = plan
         return plan
 
@@ -270,7 +281,7 @@ class Ingest:
         """Probe every rule of the event's log type whose guard it meets."""
         done, evaluation = work.done, self._evaluation
         time_s = work.current_s or 0.0
-        event = PantherEvent(data, plan.log_type.derive(data, time_s, position, work.source))
+        event = PantherEvent(data, plan.log_type.derive(data, time_s, position, work.source), plan.context)
         evaluation.begin_event(time_s, position)
         touched: dict[int, list[int]] | None = None
         active = False

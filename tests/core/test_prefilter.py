@@ -22,7 +22,7 @@ PLAIN = 'def rule(event):\n    return event.get("kind") == "bad"\n'
 
 
 def ingest(pack: Pack, lines: list[bytes], *, prefilter: bool) -> IngestedSlice | NeedsTime:
-    machine = Ingest(0, 3, pack, Decoder(TYPES), 64, use_prefilter=prefilter)
+    machine = Ingest(0, 3, pack, Decoder(TYPES, pack.context_of), 64, use_prefilter=prefilter)
     records = Records(lines, [100 * n for n in range(len(lines))], [], 0, True)
     return machine.slice(0, 0, "p.jsonl", "T", records, None)
 

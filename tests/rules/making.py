@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from textwrap import dedent
 from typing import Any
 
@@ -31,9 +32,9 @@ def make_rule(source: str, more: str = "", rule_id: str = "Some.Rule") -> Rule:
 class Runner:
     """Evaluates rules one after the other, as one shard does: on state, or probing without."""
 
-    def __init__(self, state: State | None = None, group_of: Any = None) -> None:
+    def __init__(self, state: State | None = None, holds: Callable[[str], bool] | None = None) -> None:
         self.state = state
-        self.evaluation = Evaluation(state, group_of)
+        self.evaluation = Evaluation(state, holds)
         self.offset = 0
 
     def run(

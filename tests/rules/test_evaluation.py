@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rules.evaluation import NO_MATCH, REACHED
+from rules.evaluation import DEFERRED, NO_MATCH, REACHED
 from rules.rule import Outcome
 from rules.state import State
 from tests.rules.making import Runner, make_rule
@@ -12,9 +12,9 @@ from tests.rules.making import Runner, make_rule
 IMPORT = "from panther_detection_helpers.caching import *\n"
 
 
-def group_of(key: str) -> int:
-    """Keys with the same first letter share a group."""
-    return ord(key[0])
+def holds_a(key: str) -> bool:
+    """A state that holds the keys that begin with a."""
+    return key.startswith("a")
 
 
 def error_of(outcome: Outcome) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def test_an_invalid_key_is_an_error_in_a_probe_too_and_no_access(key: str) -> No
 
 
 def test_the_key_of_an_execution_is_its_first() -> None:
-    execute = Runner(State(), group_of)
+    execute = Runner(State(), holds_a)
     rule = make_rule(f"{IMPORT}def rule(event):\n    increment_counter('ab')\n    return increment_counter('ac') == 1")
 
     assert execute.run(rule).match is not None
@@ -95,30 +95,36 @@ def test_the_key_of_an_execution_is_its_first() -> None:
 @pytest.mark.parametrize(
     "after", ["", "    try:\n        get_counter('b')\n    except:\n        increment_counter('a')\n"]
 )
-def test_a_second_key_group_is_an_error_that_names_both_keys_and_leaves_no_writes(after: str) -> None:
+def test_a_key_that_the_state_does_not_hold_defers_the_evaluation_and_leaves_no_writes(after: str) -> None:
     state = State()
-    execute = Runner(state, group_of)
+    execute = Runner(state, holds_a)
     rule = make_rule(f"{IMPORT}def rule(event):\n    increment_counter('a')\n{after}    return get_counter('b') == 0")
 
-    error, message = error_of(execute.run(rule))
-
-    assert error == "KeyGroupError"
-    assert "'a'" in message
-    assert "'b'" in message
-    assert "{tag}" in message
+    assert execute.run(rule) is DEFERRED
+    assert execute.evaluation.keys() == ("a", "b")
     assert state.get_counter("a") == 0
 
 
-def test_a_second_key_group_that_title_reaches_counts_as_well() -> None:
-    execute = Runner(State(), group_of)
+def test_a_key_that_the_state_does_not_hold_defers_in_title_as_well() -> None:
+    execute = Runner(State(), holds_a)
     rule = make_rule(
         f"{IMPORT}def rule(event): return increment_counter('a') == 1\ndef title(event): return str(get_counter('b'))"
     )
 
-    assert error_of(execute.run(rule))[0] == "KeyGroupError"
+    assert execute.run(rule) is DEFERRED
 
 
-def test_without_grouping_any_keys_go_together() -> None:
+def test_the_keys_of_an_evaluation_are_told_once_each_in_the_order_of_asking() -> None:
+    execute = Runner(State(), holds_a)
+    rule = make_rule(
+        f"{IMPORT}def rule(event):\n    for key in ('a3', 'a1', 'a3', 'a2', 'a1'):\n        get_counter(key)\n    return False"
+    )
+    execute.run(rule)
+
+    assert execute.evaluation.keys() == ("a3", "a1", "a2")
+
+
+def test_a_state_that_holds_all_keys_defers_nothing() -> None:
     rule = make_rule(f"{IMPORT}def rule(event): return increment_counter('a') + increment_counter('b') == 2")
 
     assert Runner(State()).run(rule).match is not None
@@ -128,7 +134,7 @@ def test_writes_before_an_exception_stand() -> None:
     state = State()
     rule = make_rule(f"{IMPORT}def rule(event):\n    increment_counter('a')\n    raise ValueError('no')")
 
-    assert error_of(Runner(state, group_of).run(rule)) == ("ValueError", "no")
+    assert error_of(Runner(state, holds_a).run(rule)) == ("ValueError", "no")
     assert state.get_counter("a") == 1
 
 

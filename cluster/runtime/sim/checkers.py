@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from cluster.runtime.sim.oracle import Expected
@@ -48,7 +49,7 @@ def check_keys(expected: Expected, rows: Sequence[Row], horizon_s: float) -> Non
 
 def check_tokens(numbers: Sequence[int]) -> None:
     """Fencing tokens of committed manifests, in the order of the commits."""
-    for before, after in zip(numbers, numbers[1:], strict=False):
+    for before, after in pairwise(numbers):
         if after < before:
             raise Wrong(f"a manifest of token {after} was committed after one of token {before}")
 

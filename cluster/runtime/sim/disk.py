@@ -124,15 +124,21 @@ class Writer:
         self._output = output
         self._at = len(output.records)
         place: Place | None = None
+        self._held: dict[Position, list[bytes]] = {}
+        """What the output held when it was opened, by position."""
         for record in output.records:
             position = position_of(record)
             assert position is not None
             before = place.records if place is not None and place.position == position else 0
             place = Place(position, before + 1)
+            self._held.setdefault(position, []).append(record)
         self._continuation = Continuation(place)
 
     def write(self, records: list[tuple[Position, bytes]]) -> None:
         new = self._continuation.new_of(records)
+        for position, record in records[: len(records) - len(new)]:
+            if record not in self._held.get(position, ()):
+                raise Wrong(f"a replay gives {record!r} where an output has {self._held.get(position)}")
         self._output.write(self._at, [record for _, record in new])
         self._at += len(new)
         for position, _ in new:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from cluster.runtime.sim.workload import START_S, Workload
@@ -25,7 +27,7 @@ class Expected:
     """What a run must come to."""
 
     matches: list[dict[str, Any]] = field(default_factory=list)
-    """rule_id, position, title, dedup, context, alert_id"""
+    """rule_id, position, event_time, title, dedup, context, alert_id"""
     alerts: list[dict[str, Any]] = field(default_factory=list)
     """alert_id, rule_id, position; the limiter's own without alert_id"""
     errors: list[dict[str, Any]] = field(default_factory=list)
@@ -56,9 +58,11 @@ def sequential(workload: Workload, pack: Pack) -> Expected:
                 expected.dead_letters.append(list(position))
                 continue
             time_s = time_s if own_s is None else own_s
-            w_s = max((min(a, b) for a, b in zip(active, active[1:], strict=False)), default=NEVER_S)
+            w_s = max((min(a, b) for a, b in pairwise(active)), default=NEVER_S)
             state.clock_s = clock_s = max(time_s, w_s - workload.lateness_s)
-            event = PantherEvent(data, log_type.derive(data, time_s, position, file.partition.path))
+            event = PantherEvent(
+                data, log_type.derive(data, time_s, position, file.partition.path), pack.context_of("Sim")
+            )
             evaluation.begin_event(time_s, position)
             moves = False
             for rule in pack.rules:
@@ -72,13 +76,20 @@ def sequential(workload: Workload, pack: Pack) -> Expected:
                 policy = Policy(rule.spec.threshold, float(rule.spec.dedup_period_s), rule.has_unique)
                 placed = windows.add((rule.id, match.dedup), policy, clock_s, position, match.unique, lambda: b"")
                 context = json.loads(match.context) if match.context else None
-                said = {"title": match.title, "dedup": match.dedup, "context": context, "alert_id": placed.alert_id}
+                when = datetime.fromtimestamp(time_s, UTC).replace(tzinfo=None).isoformat() + "Z"
+                said = {
+                    "event_time": when,
+                    "title": match.title,
+                    "dedup": match.dedup,
+                    "context": context,
+                    "alert_id": placed.alert_id,
+                }
                 expected.matches.append({**place, **said})
                 if placed.raised and match.create_alert:
                     expected.alerts += _limited(limiter, workload.alert_limit, clock_s, {**place, **said})
             if moves:
                 active.append(time_s)
-    w_s = max((min(a, b) for a, b in zip(active, active[1:], strict=False)), default=NEVER_S)
+    w_s = max((min(a, b) for a, b in pairwise(active)), default=NEVER_S)
     expected.keys = {row.key: row for row in state.rows(w_s - workload.lateness_s)}
     return expected
 

@@ -20,7 +20,8 @@ _USER = 'user = str(event.get("user"))\n    host = str(event.get("host"))\n    n
 _BODIES = {
     "count": 'return increment_counter("count:" + user, 1, {ttl}) % {few} == 0',
     "collect": (
-        'before = get_string_set("seen:" + host)\n    add_to_string_set("seen:" + host, user, {ttl})\n    return user not in before'
+        'before = get_string_set("seen:" + host)\n    add_to_string_set("seen:" + host, user, {ttl})\n'
+        "    return user not in before"
     ),
     "read what count writes": 'return get_counter("count:" + user) >= {few}',
     "read what collect writes": 'return len(get_string_set("seen:" + host)) == {few}',
@@ -29,7 +30,8 @@ _BODIES = {
         'hot = increment_counter("hot")\n    put_string_set("fresh:%s" % n, [user], {ttl})\n    return hot % {few} == 0'
     ),
     "three keys": (
-        'hot = increment_counter("hot", 2)\n    increment_counter("hot:" + host)\n    return get_counter("count:" + user) < hot'
+        'hot = increment_counter("hot", 2)\n    increment_counter("hot:" + host)\n'
+        '    return get_counter("count:" + user) < hot'
     ),
     "a key out of a value": (
         'to = get_dictionary("next:" + user).get("to", "nobody")\n    put_dictionary("next:" + user, {{"to": host}})\n'
@@ -37,7 +39,8 @@ _BODIES = {
     ),
     "a chain of values": (
         'at = user\n    for _ in range({few} + 1):\n        at = get_dictionary("link:" + at).get("to", host)\n'
-        '    put_dictionary("link:" + host, {{"to": user}})\n    put_dictionary("link:" + user, {{"to": at}})\n    return at == host'
+        '    put_dictionary("link:" + host, {{"to": user}})\n    put_dictionary("link:" + user, {{"to": at}})\n'
+        "    return at == host"
     ),
     "keys with a tag": 'increment_counter("x{{%s}}" % user)\n    return increment_counter("y{{%s}}" % user, 1, {ttl}) == {few}',
     "several hosts": 'return sum(increment_counter("of:" + str(h)) for h in event.get("hosts") or [host]) % {few} == 0',
@@ -46,21 +49,25 @@ _BODIES = {
         '        set_key_expiration("edge:" + user, event.event_time_epoch() + {ttl})\n    return first'
     ),
     "take and reset": (
-        'left = remove_from_string_set("seen:" + host, user)\n    if len(left) > {few}:\n        reset_string_set("seen:" + host)\n'
+        'left = remove_from_string_set("seen:" + host, user)\n'
+        '    if len(left) > {few}:\n        reset_string_set("seen:" + host)\n'
         '    reset_counter("count:" + user)\n    return not left'
     ),
     "an error after a write": (
         'if increment_counter("tried:" + user) % {few} == 0:\n        raise ValueError(user)\n    return n % 2 == 0'
     ),
     "an error between two writes": (
-        'increment_counter("tried:" + user)\n    if n % {few} == 0:\n        return 1 / 0\n    return increment_counter("tried:" + host) > 2'
+        'increment_counter("tried:" + user)\n    if n % {few} == 0:\n        return 1 / 0\n'
+        '    return increment_counter("tried:" + host) > 2'
     ),
     "swallowing everything": (
-        'try:\n        increment_counter("s:" + user)\n        increment_counter("s:" + host)\n    except:\n        pass\n    return True'
+        'try:\n        increment_counter("s:" + user)\n        increment_counter("s:" + host)\n    except:\n'
+        "        pass\n    return True"
     ),
     "finally": 'try:\n        increment_counter("f:" + host)\n    finally:\n        return get_counter("f:" + user) % 2 == 0',
     "globals": (
-        'global SEEN\n    SEEN.append(user)\n    KEPT["host"] = host\n    return len(SEEN) + increment_counter("g:" + host) > {few}'
+        'global SEEN\n    SEEN.append(user)\n    KEPT["host"] = host\n'
+        '    return len(SEEN) + increment_counter("g:" + host) > {few}'
     ),
     "random": (
         'key = "r:%d" % random.randrange({few})\n    return increment_counter(key) % {few} == 0 or random.random() < 0.2'
@@ -134,7 +141,7 @@ def draw(rng: random.Random) -> Workload:
         pack |= _rule(rng, f"R{number}", name)
     events = _events(rng)
     lateness_s = float(rng.choice([0, 5, 60, 86_400]))
-    return Workload(pack, _files(rng, events), lateness_s, rng.choice([0, 0, 3]), tuple(names))
+    return Workload(pack, _files(rng, events), lateness_s, rng.choice([0, 1, 3]), tuple(names))
 
 
 def _rule(rng: random.Random, rule_id: str, name: str) -> dict[str, bytes]:
@@ -158,6 +165,7 @@ def _events(rng: random.Random) -> list[bytes]:
     hosts = [f"h{n}" for n in range(rng.choice([1, 3, 12]))]
     step_s = rng.choice([0.1, 1.0, 7.0, 3600.0])
     disorder_s = rng.choice([0.0, 3.0, 100.0])
+    timeless = rng.choice([0.0, 0.05, 0.4])
     made: list[bytes] = []
     for n in range(rng.randint(1, 120)):
         chance = rng.random()
@@ -175,7 +183,7 @@ def _events(rng: random.Random) -> list[bytes]:
         }
         if rng.random() < 0.1:
             event["hosts"] = rng.sample(hosts, min(3, len(hosts)))
-        if rng.random() < 0.05:
+        if rng.random() < timeless:
             del event["t"]
         elif rng.random() < 0.02:
             event["t"] += 10_000_000.0  # type: ignore[operator]

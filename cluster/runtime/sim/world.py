@@ -163,7 +163,7 @@ class World:
             if self._done():
                 break
             self._advance()
-            if self._rng.random() < self.options.fault_rate and self.options.faults:
+            if self._rng.random() < self.options.fault_rate and self.options.faults and not self._done():
                 self._fault(self._rng.choice(self.options.faults))
         self._store.down = False
         for life in self._lives():
@@ -249,7 +249,9 @@ class World:
                     life.cuts[message.epoch] = message
                 life.channels.setdefault((process.name, to), deque()).append(pickle.dumps(message))
             case ReadSlice():
-                return SliceRead(effect.epoch, effect.number, self.workload.files[effect.slice.partition].read(effect.slice))
+                return SliceRead(
+                    effect.epoch, effect.number, self.workload.files[effect.slice.partition].read(effect.slice)
+                )
             case LoadBlobs():
                 return BlobsLoaded(tuple(self._store.get_blob(name) for name in effect.names))
             case StoreSnapshot():
@@ -337,7 +339,15 @@ class World:
         )
         coordinator = Coordinator(config, partitions, progress)
         shard = ShardConfig(
-            0, self._shards, options.key_groups, workload.lateness_s, 400_000, partitions, token[0], options.index, False
+            0,
+            self._shards,
+            options.key_groups,
+            workload.lateness_s,
+            400_000,
+            partitions,
+            token[0],
+            options.index,
+            False,
         )
         shards = [Shard(replace(shard, shard=n), self._pack, self._log_types) for n in range(self._shards)]
         processes = {n: Process(n, each.handle, each.validate) for n, each in enumerate(shards)}
