@@ -166,6 +166,7 @@ def _events(rng: random.Random) -> list[bytes]:
     step_s = rng.choice([0.1, 1.0, 7.0, 3600.0])
     disorder_s = rng.choice([0.0, 3.0, 100.0])
     timeless = rng.choice([0.0, 0.05, 0.4])
+    padding = "x" * rng.choice([0, 900])  # the coordinator takes records for 1,000 bytes at first: small ones make large epochs
     made: list[bytes] = []
     for n in range(rng.randint(1, 120)):
         chance = rng.random()
@@ -180,6 +181,7 @@ def _events(rng: random.Random) -> list[bytes]:
             "user": rng.choice(users),
             "host": rng.choice(hosts),
             "n": n,
+            "padding": padding,
         }
         if rng.random() < 0.1:
             event["hosts"] = rng.sample(hosts, min(3, len(hosts)))

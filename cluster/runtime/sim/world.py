@@ -81,7 +81,7 @@ def draw_options(rng: random.Random) -> Options:
         rng.randint(1, 6),
         rng.choice([8, 256]),
         rng.choice([1, 2, 5, 20, 100, 500]),
-        rng.choice([0.0, 0.5, 3.0, 1000.0]),
+        rng.choice([0.0, 0.0, 0.5, 3.0, 1000.0]),
         rng.random() < 0.5,
         rng.choice([0, 100, 400, 1000]),
         rng.choice([0.0, 0.01, 0.05]),
