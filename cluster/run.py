@@ -20,7 +20,7 @@ from cluster import sinks
 from cluster.config import Config
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase, Progress, partitions_of, progress_of
-from cluster.core.messages import Message, Partition, SourceGrew, StopRequested
+from cluster.core.messages import Counts, Message, Partition, SourceGrew, StopRequested
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
 from cluster.sources import discover
@@ -38,6 +38,8 @@ DEFAULT_CHECKPOINT_INTERVAL_S = 5.0
 _POLL_S = 0.1
 _RENEW_S = 1.0
 _RECOGNISE_RECORDS = 100
+_LANE_TO_TELL = 0.05
+"""The share of a rule's evaluations in the serial lane from which on the run's end says so."""
 
 
 class CannotRun(Exception):
@@ -474,11 +476,17 @@ def _conclude(
         "restarts": spec.fence.number - 1 if spec.resume else 0,
         "shards": spec.shards,
         "interrupted": status.interrupted,
+        "lane": _lane(counts),
     }
     letters = Path(spec.outputs["dead_letters"])
     if totals.dead_letters:
         notes.append(f"{totals.dead_letters} records could not be read: they are kept in {letters}")
         record["dead_letters_file"] = str(letters)
+    notes += [
+        f"{share['fraction']:.0%} of {rule_id} ran in the serial lane, which is slow: give its keys a common {{tag}}"
+        for rule_id, share in record["lane"].items()
+        if share["fraction"] > _LANE_TO_TELL
+    ]
     if status.unsaved:
         notes.append(f"the last checkpoint could not be written: {status.unsaved}")
         return Summary(spec.fence.job, 4, record, notes)
@@ -487,6 +495,20 @@ def _conclude(
             notes.append("interrupted after a checkpoint: the same command goes on from here")
         return Summary(spec.fence.job, 130, record, notes)
     return Summary(spec.fence.job, 0, record, notes)
+
+
+def _lane(counts: Counts) -> dict[str, Any]:
+    """RuleID -> what of it ran in the serial lane, for the rules of which anything did."""
+    return {
+        rule_id: {
+            "deferred": each.deferred,
+            "evaluations": each.lane,
+            "fraction": round(each.lane / max(each.evaluations, each.lane), 4),
+            "seconds": round(each.lane_s, 3),
+        }
+        for rule_id, each in sorted(counts.rules.items())
+        if each.lane
+    }
 
 
 def _forget(options: Options, store: Store, job: str) -> None:

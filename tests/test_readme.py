@@ -35,7 +35,11 @@ COMMANDS = {
     "countersign state get ": HERE,
     "countersign state ls ": HERE,
     "countersign test ": HERE,
+    "countersign check ": HERE,
     "make demo": "tests/bench/test_demo.py::test_the_demo_finds_what_was_planted",
+    "make simulate ": "tests/runtime/test_sim.py::test_fresh_seeds_come_to_what_one_process_would",
+    "make compat ": "tests/test_compat.py::test_the_table_is_printed_with_why_and_ends_as_the_tests_did",
+    "python -m bench pat ": "tests/bench/test_pat.py::test_the_smoke_without_pat_says_so_and_times_our_side",
     "make test": ".ci/run",  # this very run
     "ray get-auth-token --generate": "tests/test_job_submit.py::head",
     "RAY_AUTH_MODE=token ray job submit ": "tests/test_job_submit.py::test_a_job_submitted_with_the_token_raises_the_alert",
@@ -146,7 +150,7 @@ def test_what_the_readme_types_prints_what_it_shows(redis_url: str, tmp_path: Pa
             assert said is not None, f"no command before this prints it:\n{block.text}"
             assert said == block.text
             printed += 1
-    assert (ran, printed) == (6, 3)
+    assert (ran, printed) == (7, 3)
     assert len((tmp_path / "alerts.jsonl").read_text().splitlines()) == 1
     with redis.Redis.from_url(redis_url) as client:
         ((_, entry),) = client.xrange("alerts")
@@ -220,6 +224,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         assert isinstance(setting.default, int | float)
         assert f"| `COUNTERSIGN_{setting.name.upper()}` | {setting.default:.0f} |" in README
     known = {f"COUNTERSIGN_{setting.name.upper()}" for setting in fields(Config)}
+    known.add("COUNTERSIGN_PACK")  # of the tests, not of the engine
     assert set(re.findall(r"COUNTERSIGN_[A-Z_]+", README)) == known
 
 

@@ -190,7 +190,7 @@ class Counts:
     evaluations: int = 0
     deferred: int = 0
     rules: dict[str, RuleCounts] = field(default_factory=dict)
-    """By RuleID, in epochs in which anything was deferred."""
+    """By RuleID: those that reached state."""
 
     def add(self, other: Counts) -> None:
         self.events += other.events

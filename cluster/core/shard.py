@@ -129,6 +129,8 @@ class _Epoch:
     waiting: dict[int, Records] = field(default_factory=dict)
     """Own slices that wait for TimeKnown."""
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
+    rule_sets: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """Ordinals that an event was executed by -> how many events."""
     touched: list[tuple[str, ...]] = field(default_factory=list)
     """The keys of each executed evaluation, in order; kept where other shards may ask for them."""
     joining: list[JoinedEvaluation] = field(default_factory=list)
@@ -342,7 +344,9 @@ class Shard:
         evaluation, state, watermark = self._evaluation, self.state, self._watermark
         lateness_s, alone = self._config.lateness_s, self._alone
         parsed = routed.parsed
+        rule_sets = epoch.rule_sets
         for at, item in enumerate(routed.events):
+            rule_sets[item.rules] = rule_sets.get(item.rules, 0) + 1
             event = parsed[at] if parsed is not None else self._decoder.routed(item, source)
             w_s = watermark.before(item.place, item.local_w_s, routed.times)
             clock_s = max(item.time_s, w_s - lateness_s)
@@ -391,9 +395,8 @@ class Shard:
         own, leader = self._config.shard, self._leader(number)
         batches = self._by_grouper(found)
         joining = epoch.joining
-        if joining:
-            epoch.counts.deferred += len(joining)
-            self._count_rules(epoch)
+        epoch.counts.deferred += len(joining)
+        self._count_rules(epoch)
         executed = [
             EpochExecuted(number, own, batch, len(joining), joining if to == leader else [])
             for to, batch in enumerate(batches)
@@ -411,12 +414,14 @@ class Shard:
         return batches
 
     def _count_rules(self, epoch: _Epoch) -> None:
-        for part in self._slices(epoch):
-            for item in part.events:
-                for ordinal in item.rules:
-                    epoch.counts.rules.setdefault(self._rules[ordinal].id, RuleCounts()).evaluations += 1
+        def counts(ordinal: int) -> RuleCounts:
+            return epoch.counts.rules.setdefault(self._rules[ordinal].id, RuleCounts())
+
+        for ordinals, events in epoch.rule_sets.items():
+            for ordinal in ordinals:
+                counts(ordinal).evaluations += events
         for joined in epoch.joining:
-            epoch.counts.rules[self._rules[joined.order[2]].id].deferred += 1
+            counts(joined.order[2]).deferred += 1
 
     # --- the serial lane -----------------------------------------------------------------------------------------
 

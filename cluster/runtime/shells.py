@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -46,7 +47,7 @@ def failure_of(error: Exception, who: str) -> Failure:
 def build_shard(spec: JobSpec, number: int) -> Shard:
     """A shard's machine from the job's data."""
     pack = load_pack(spec.pack_files, quiet=True)
-    return Shard(spec.shard_config(number), pack, log_types_of(pack))
+    return Shard(spec.shard_config(number), pack, log_types_of(pack), time.perf_counter)
 
 
 def _spare_the_collector() -> None:
