@@ -5,12 +5,13 @@ USABLE := -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python $(USABLE) 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help demo test compat simulate
+.PHONY: help demo test compat simulate chaos
 
 help:
 	@echo "make demo   plant attacks in 300,000 log events, find them on two Ray shards with a Redis store"
 	@echo "make test   ruff, mypy and every test"
 	@echo "make simulate SEEDS=10000   run as many simulated jobs with kills, pauses and failing stores"
+	@echo "make chaos KILLS=100   kill and freeze the processes of runs on Ray, and compare what they leave"
 	@echo "make compat PACK=dir   run the tests of a pack in this format, and count by kind what passes"
 
 demo: .venv/installed
@@ -33,6 +34,11 @@ SEEDS ?= 1000
 
 simulate: .venv/installed
 	@.venv/bin/countersign-sim --seeds $(SEEDS)
+
+KILLS ?= 100
+
+chaos: .venv/installed
+	@.venv/bin/python -m bench.chaos --kills $(KILLS)
 
 .venv/installed: pyproject.toml .ci/constraints.txt
 	@$(or $(PYTHON),false) $(USABLE) || { \

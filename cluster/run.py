@@ -19,10 +19,10 @@ from urllib.parse import parse_qsl, urlsplit
 from cluster import sinks
 from cluster.config import Config
 from cluster.core import snapshot
-from cluster.core.coordinator import Coordinator, Phase, Progress, partitions_of, progress_of
+from cluster.core.coordinator import Coordinator, Phase, Progress, Totals, partitions_of, progress_of
 from cluster.core.messages import Counts, Message, Partition, SourceGrew, StopRequested
 from cluster.display import Display
-from cluster.runtime.job import JobSpec, Status
+from cluster.runtime.job import JobSpec, ProcessLost, Status
 from cluster.sources import discover
 from cluster.spool import Spool, is_spooled, spooled_partition
 from cluster.stores import Fence, Store, StoreUnreachable, open_store
@@ -38,6 +38,10 @@ DEFAULT_CHECKPOINT_INTERVAL_S = 5.0
 _POLL_S = 0.1
 _RENEW_S = 1.0
 _RECOGNISE_RECORDS = 100
+_BARREN_LIVES = 10
+"""So many lost processes without a checkpoint in between are no accident."""
+_STORE_PATIENCE_S = 60.0
+"""How long a run that lost a process waits for a store that is down."""
 _LANE_TO_TELL = 0.05
 """The share of a rule's evaluations in the serial lane from which on the run's end says so."""
 
@@ -55,6 +59,7 @@ class Runtime(Protocol):
 
     def poll(self, timeout_s: float) -> Status: ...
     def send(self, message: Message) -> None: ...
+    def abandon(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -104,7 +109,12 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     try:
         spool = _spool(options, job) if "-" in options.inputs else None
         spec = _prepare(options, config, pack, types, partitions, store, fence, spool)
-        return _drive(options, spec, store, spool, start_runtime, display)
+        drive = _Drive(spec, store, spool, start_runtime, display)
+        try:
+            status = drive.run()
+        finally:
+            fence = drive.spec.fence
+        return _conclude(options, drive, status)
     finally:
         with suppress(Exception):
             store.release(fence)
@@ -166,7 +176,7 @@ def _prepare(
     if spool is not None:
         partitions.append(_spooled(spool, len(partitions), options.log_type, types))
         growing = (len(partitions) - 1,)
-    progress = progress_of(known) if known is not None else Progress()
+    progress = replace(progress_of(known), totals=Totals()) if known is not None else Progress()
     job_start_s = known["job_start_s"] if known is not None else _now_s()
     outputs = _outputs(options, fence.job)
     if options.fresh or options.job is None:
@@ -376,59 +386,140 @@ class _Stopper:
         self.asked = True
 
 
-def _drive(
-    options: Options,
-    spec: JobSpec,
-    store: Store,
-    spool: Spool | None,
-    start_runtime: Callable[[JobSpec], Runtime],
-    display: Display,
-) -> Summary:
-    began_s = time.monotonic()
-    stopper = _Stopper()
-    before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        runtime = start_runtime(spec)
-    except SystemExit:  # Ray answers SIGTERM so while it starts
-        raise CannotRun(130, "stopped before the run began: nothing was read") from None
-    for number in before:  # Ray sets its own
-        signal.signal(number, stopper)
-    started_s = time.monotonic()
-    try:
-        with display:
-            status = _until_over(spec, store, spool, runtime, stopper, display)
-        status.lines.update(runtime.poll(0.0).lines)
-        display.lines(status)
-    finally:
-        ended_s = time.monotonic()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        runtime.close()
-    return _conclude(options, spec, store, status, ended_s - started_s, started_s - began_s)
+class _Shown:
+    """Which of the records for the terminal were not shown yet: after a restart those since the checkpoint come again."""
+
+    def __init__(self) -> None:
+        self._continuations: dict[str, sinks.Continuation] = {}
+
+    def restart(self) -> None:
+        self._continuations = {kind: sinks.Continuation(each.place) for kind, each in self._continuations.items()}
+
+    def new_of(self, lines: Mapping[str, list[bytes]]) -> dict[str, list[bytes]]:
+        new: dict[str, list[bytes]] = {}
+        for kind, records in lines.items():
+            continuation = self._continuations.setdefault(kind, sinks.Continuation(None))
+            placed = continuation.new_of([(sinks.position_of(record) or (), record) for record in records])
+            for position, _ in placed:
+                continuation.add(position)
+            new[kind] = [record for _, record in placed]
+        return new
 
 
-def _until_over(
-    spec: JobSpec, store: Store, spool: Spool | None, runtime: Runtime, stopper: _Stopper, display: Display
-) -> Status:
-    renewed_s = time.monotonic()
-    told = False
-    grown = (-1, False)
-    while True:
-        status = runtime.poll(_POLL_S)
-        display.show(status)  # first, or alerts would scroll past a view of the time before
-        display.lines(status)
-        if status.failure is not None or status.phase is Phase.FINISHED:
-            status.lines = {}
-            return status
-        if stopper.asked and not told:
-            told = True
-            display.note("stopping: one more checkpoint (again to stop at once)")
-            runtime.send(StopRequested())
-        if spool is not None:
-            grown = _tell_growth(spec, spool, runtime, grown)
-        if time.monotonic() - renewed_s >= _RENEW_S:
-            renewed_s = time.monotonic()
-            _renew(store, spec.fence, display)
+class _Drive:
+    """A run from its start to its end, through as many lives as it takes: see cluster/runtime/sim/world.py for the word."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        store: Store,
+        spool: Spool | None,
+        start_runtime: Callable[[JobSpec], Runtime],
+        display: Display,
+    ) -> None:
+        self.spec = spec
+        self.restarts = spec.fence.number - 1 if spec.resume else 0
+        self.seconds = self.start_seconds = 0.0
+        self._store = store
+        self._spool = spool
+        self._start_runtime = start_runtime
+        self._display = display
+        self._shown = _Shown()
+        self._barren = 0
+        """Lives in a row that came to no checkpoint."""
+
+    def run(self) -> Status:
+        """Raises CannotRun."""
+        began_s = time.monotonic()
+        stopper = _Stopper()
+        before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            runtime = self._start_runtime(self.spec)
+        except SystemExit:  # Ray answers SIGTERM so while it starts
+            raise CannotRun(130, "stopped before the run began: nothing was read") from None
+        except ProcessLost as lost:
+            runtime = self._start_again(lost)
+        for number in before:  # Ray sets its own
+            signal.signal(number, stopper)
+        started_s = time.monotonic()
+        try:
+            with self._display:
+                while True:
+                    try:
+                        status = self._until_over(runtime, stopper)
+                        status.lines.update(self._shown.new_of(runtime.poll(0.0).lines))
+                        break
+                    except ProcessLost as lost:
+                        runtime.abandon()
+                        runtime = self._start_again(lost)
+                self._display.lines(status)
+        finally:
+            ended_s = time.monotonic()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            runtime.close()
+        self.seconds, self.start_seconds = ended_s - started_s, started_s - began_s
+        return status
+
+    def _until_over(self, runtime: Runtime, stopper: _Stopper) -> Status:
+        spec, display = self.spec, self._display
+        renewed_s = time.monotonic()
+        told = False
+        grown = (-1, False)
+        while True:
+            status = runtime.poll(_POLL_S)
+            status.lines = self._shown.new_of(status.lines)
+            display.show(status)  # first, or alerts would scroll past a view of the time before
+            display.lines(status)
+            if status.failure is not None or status.phase is Phase.FINISHED:
+                status.lines = {}
+                return status
+            if stopper.asked and not told:
+                told = True
+                display.note("stopping: one more checkpoint (again to stop at once)")
+                runtime.send(StopRequested())
+            if self._spool is not None:
+                grown = _tell_growth(spec, self._spool, runtime, grown)
+            if time.monotonic() - renewed_s >= _RENEW_S:
+                renewed_s = time.monotonic()
+                _renew(self._store, spec.fence, display)
+
+    def _start_again(self, lost: ProcessLost) -> Runtime:
+        """The next life, from the store alone and under a token of its own. Raises CannotRun where that leads nowhere."""
+        self._display.note(f"{lost}: going on from the last checkpoint")
+        self._shown.restart()
+        while True:
+            before = self.spec.progress.epoch
+            self._take_over()
+            self._barren = self._barren + 1 if self.spec.progress.epoch <= before else 0
+            if self._barren >= _BARREN_LIVES:
+                raise CannotRun(
+                    4,
+                    f"{lost}, {_BARREN_LIVES} times without a checkpoint in between: see what ends it, "
+                    "and run the same command again: a job with --job goes on from its last checkpoint",
+                )
+            self.restarts += 1
+            try:
+                return self._start_runtime(self.spec)
+            except ProcessLost as again:
+                lost = again
+
+    def _take_over(self) -> None:
+        """Put our next token and the newest checkpoint into `spec`. Raises StoreUnreachable when patience is at its end."""
+        until_s = time.monotonic() + _STORE_PATIENCE_S
+        while True:
+            try:
+                self._store.release(self.spec.fence)
+                fence = self._store.acquire(self.spec.fence.job, fresh=False)
+                manifest = snapshot.decode_manifest(self._store.manifests(fence.job)[0])
+                self.spec = replace(self.spec, fence=fence, progress=progress_of(manifest), resume=True)
+                _claim(self._store, self.spec)
+                return
+            except StoreUnreachable as error:
+                if time.monotonic() >= until_s:
+                    raise
+                self._display.note(f"waiting for the store: {error}")
+                time.sleep(1.0)
 
 
 def _tell_growth(spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int, bool]) -> tuple[int, bool]:
@@ -450,11 +541,10 @@ def _renew(store: Store, fence: Fence, display: Display) -> None:
 # --- after the end -----------------------------------------------------------------------------------------------
 
 
-def _conclude(
-    options: Options, spec: JobSpec, store: Store, status: Status, seconds: float, start_seconds: float
-) -> Summary:
+def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
     if status.failure is not None:
         raise CannotRun(status.failure.exit_code, status.failure.message)
+    spec, seconds = drive.spec, drive.seconds
     totals, counts = status.totals, status.totals.counts
     notes: list[str] = []
     record: dict[str, Any] = {
@@ -469,11 +559,11 @@ def _conclude(
         "errors": totals.errors,
         "dead_letters": totals.dead_letters,
         "seconds": round(seconds, 3),
-        "start_seconds": round(start_seconds, 3),
+        "start_seconds": round(drive.start_seconds, 3),
         "events_per_s": round(counts.events / seconds) if seconds > 0 else 0,
         "epochs": totals.epochs,
         "checkpoints": totals.checkpoints,
-        "restarts": spec.fence.number - 1 if spec.resume else 0,
+        "restarts": drive.restarts,
         "shards": spec.shards,
         "interrupted": status.interrupted,
         "lane": _lane(counts),

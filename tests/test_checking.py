@@ -45,7 +45,7 @@ def test_every_error_of_every_file_has_its_line_and_column(tmp_path: Path, capsy
         tmp_path,
         a_yml=spec("A", "a.py", more="Severty: High\nTests:\n  - Name: one\n"), a_py=RULE,
         b_yml=spec("B", "b.py"), b_py="def rule(event):\n    return (1 +\n",
-        c_yml="a: [\n",
+        c_yml="AnalysisType: [\n",
         d_yml=spec("D", "d.py"), d_py="if True:\n    raise ValueError('no')\n",
     )  # fmt: skip
     code, lines = checked(directory, capsys)

@@ -12,9 +12,10 @@ Pure: time comes in as Ticked, nothing is read or written here.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from cluster.core.messages import (
     Output,
     Partition,
     Position,
+    RuleCounts,
     ShardRestored,
     Slice,
     SliceIngested,
@@ -108,6 +110,19 @@ class CoordinatorConfig:
 _START = Watermark()
 
 
+@dataclass(slots=True)
+class Totals:
+    """The run's summary, without times."""
+
+    counts: Counts = field(default_factory=Counts)
+    matches: int = 0
+    alerts: int = 0
+    errors: int = 0
+    dead_letters: int = 0
+    epochs: int = 0
+    checkpoints: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a job stands: what a manifest says, and a new job's zero."""
@@ -121,6 +136,8 @@ class Progress:
     blobs: tuple[str, ...] = ()
     limiter: dict[str, tuple[float, int]] = field(default_factory=dict)
     """rule id -> (start of its window, alerts in it)"""
+    totals: Totals = field(default_factory=Totals)
+    """What the run had done by then, for those who take it over."""
 
 
 @dataclass(slots=True)
@@ -144,19 +161,6 @@ class _Checkpoint:
     progress: Progress | None = None
     """Set when the epoch is delivered."""
     committing: bool = False
-
-
-@dataclass(slots=True)
-class Totals:
-    """The run's summary, without times."""
-
-    counts: Counts = field(default_factory=Counts)
-    matches: int = 0
-    alerts: int = 0
-    errors: int = 0
-    dead_letters: int = 0
-    epochs: int = 0
-    checkpoints: int = 0
 
 
 class Coordinator:
@@ -191,7 +195,7 @@ class Coordinator:
         self._last_try_s: float | None = None
         self._retry_at_s = NEVER_S
         """No checkpoint before this, after one that failed."""
-        self.totals = Totals()
+        self.totals = copy.deepcopy(progress.totals)
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             ShardRestored: self._shard_restored,
             Ticked: self._ticked,
@@ -433,7 +437,13 @@ class Coordinator:
         self._delivered = number
         if self._checkpoint is not None and self._checkpoint.epoch == number:
             self._checkpoint.progress = Progress(
-                number, *epoch.cursor, dict(self._times_s), self._watermark, (), dict(self._limiter)
+                number,
+                *epoch.cursor,
+                dict(self._times_s),
+                self._watermark,
+                (),
+                dict(self._limiter),
+                copy.deepcopy(self.totals),
             )
         return [deliver, *self._commit()]
 
@@ -555,6 +565,7 @@ def progress_record(progress: Progress, blobs: tuple[str, ...]) -> dict[str, Any
         "w_last_s": _finite(progress.watermark.last_s),
         "limiter": {rule_id: list(window) for rule_id, window in progress.limiter.items()},
         "blobs": list(blobs),
+        "totals": asdict(progress.totals),
     }
 
 
@@ -568,7 +579,14 @@ def progress_of(manifest: dict[str, Any]) -> Progress:
         Watermark(_or_never(manifest["w_s"]), _or_never(manifest["w_last_s"])),
         tuple(manifest["blobs"]),
         {rule_id: (opened_s, count) for rule_id, (opened_s, count) in manifest["limiter"].items()},
+        _totals_of(manifest.get("totals", {})),
     )
+
+
+def _totals_of(record: dict[str, Any]) -> Totals:
+    counts = record.get("counts", {})
+    rules = {rule_id: RuleCounts(**each) for rule_id, each in counts.get("rules", {}).items()}
+    return Totals(**{**record, "counts": Counts(**{**counts, "rules": rules})})
 
 
 def partitions_of(manifest: dict[str, Any]) -> list[Partition]:

@@ -13,6 +13,11 @@ from cluster.core.messages import Partition
 from cluster.core.shard import ShardConfig
 from cluster.stores import Fence
 
+
+class ProcessLost(Exception):
+    """A process of the run is gone. What it knew is in the store and in the source: new ones can take over."""
+
+
 KINDS = ("matches", "alerts", "errors", "dead_letters")
 """The four outputs of a run."""
 

@@ -36,6 +36,10 @@ class LocalRuntime:
         """A message from the driver to the coordinator."""
         self._queue.extend(self._coordinator.receive(message))
 
+    def abandon(self) -> None:
+        """There is nothing to lose but the process itself."""
+        self.close()
+
     def close(self) -> None:
         self._coordinator.close()
 

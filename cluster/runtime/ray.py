@@ -1,7 +1,7 @@
 """The Ray runtime: one actor a shard, one for the coordinator on the driver's machine. The only file that imports ray.
 
-Order holds from one submitter to one sync actor without task retries, which is what the machines need; a lost actor ends the
-run with what to do, and the next run of the job goes on from its last checkpoint.
+Order holds from one submitter to one sync actor without task retries, which is what the machines need. Ray restarts nothing: a
+lost actor is ProcessLost for the driver, which starts all of them anew from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.config import EVALUATION_ENVIRONMENT
 from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, Ticked
-from cluster.runtime.job import Failure, JobSpec, Status
+from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status
 from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of
 
 _START_TIMEOUT_S = 120.0
 
 _CONNECT_TIMEOUT_S = 5.0
+
+_KILL_TIMEOUT_S = 10.0
 
 _ANSWER_TIMEOUT_S = 600.0
 """The coordinator may be writing to a store that is down; it answers when the store's own timeouts have run out."""
@@ -131,6 +133,9 @@ class _CoordinatorActor:
     def fail(self, failure: Failure) -> None:
         self._shell.fail(failure)
 
+    def ping(self) -> None:
+        """Answered in turn with the other messages."""
+
     def poll(self, now_s: float) -> Status:
         self._hear(Ticked(now_s))
         return self._shell.status()
@@ -140,7 +145,9 @@ class _CoordinatorActor:
 
 
 def start_ray(address: str | None) -> None:
-    """Connect to the cluster at `address` (auto, or host:port), or start Ray on this machine. Raises ClusterUnreachable."""
+    """Connect to the cluster at `address` (auto, or host:port), or start Ray on this machine, once. Raises ClusterUnreachable."""
+    if ray.is_initialized():
+        return
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     home = str(Path(__file__).resolve().parents[2])
@@ -194,8 +201,14 @@ class RayRuntime:
             for number in range(spec.shards)
         ]
         self._coordinator: Any = coordinator_class.options(**options, scheduling_strategy=here).remote(data)
-        self._get([shard.connect.remote(self._coordinator, self._shards) for shard in self._shards], _START_TIMEOUT_S)
-        self._get([self._coordinator.connect.remote(self._coordinator, self._shards)], _START_TIMEOUT_S)
+        try:
+            self._get(
+                [shard.connect.remote(self._coordinator, self._shards) for shard in self._shards], _START_TIMEOUT_S
+            )
+            self._get([self._coordinator.connect.remote(self._coordinator, self._shards)], _START_TIMEOUT_S)
+        except ProcessLost:
+            self.abandon()
+            raise
         self._pings = {number: shard.ping.remote() for number, shard in enumerate(self._shards)}
 
     def poll(self, timeout_s: float) -> Status:
@@ -215,6 +228,15 @@ class RayRuntime:
     def send(self, message: Message) -> None:
         self._coordinator.receive.remote(pickle.dumps(message))
 
+    def abandon(self) -> None:
+        """Kill what is left of the actors, and wait until no one writes any more. Ray goes on."""
+        actors = [self._coordinator, *self._shards]
+        for actor in actors:
+            ray.kill(actor)
+        for actor in actors:
+            with contextlib.suppress(Exception):
+                ray.get(actor.ping.remote(), timeout=_KILL_TIMEOUT_S)
+
     def close(self) -> None:
         try:
             ray.get(self._coordinator.close.remote(), timeout=30)
@@ -232,7 +254,4 @@ class RayRuntime:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
             reason = str(error).strip().splitlines()[0][:200]
-            raise ClusterUnreachable(
-                "a shard was lost: run the same command again, a job with --job goes on from its last checkpoint "
-                f"(Ray says: {reason})"
-            ) from None
+            raise ProcessLost(f"a process of the run was lost (Ray says: {reason})") from None

@@ -166,7 +166,9 @@ def _events(rng: random.Random) -> list[bytes]:
     step_s = rng.choice([0.1, 1.0, 7.0, 3600.0])
     disorder_s = rng.choice([0.0, 3.0, 100.0])
     timeless = rng.choice([0.0, 0.05, 0.4])
-    padding = "x" * rng.choice([0, 900])  # the coordinator takes records for 1,000 bytes at first: small ones make large epochs
+    padding = "x" * rng.choice(
+        [0, 900]
+    )  # the coordinator takes records for 1,000 bytes at first: small ones make large epochs
     made: list[bytes] = []
     for n in range(rng.randint(1, 120)):
         chance = rng.random()
