@@ -433,6 +433,7 @@ class _Drive:
         began_s = time.monotonic()
         stopper = _Stopper()
         before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
+        runtime: Runtime | None = None
         try:
             runtime = self._start_runtime(self.spec)
         except SystemExit:  # Ray answers SIGTERM so while it starts
@@ -451,13 +452,15 @@ class _Drive:
                         break
                     except ProcessLost as lost:
                         runtime.abandon()
+                        runtime = None
                         runtime = self._start_again(lost)
                 self._display.lines(status)
         finally:
             ended_s = time.monotonic()
             for number, handler in before.items():
                 signal.signal(number, handler)
-            runtime.close()
+            if runtime is not None:
+                runtime.close()
         self.seconds, self.start_seconds = ended_s - started_s, started_s - began_s
         return status
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from cluster.config import Config
 from cluster.display import Display
 from cluster.run import CannotRun, Options
 from cluster.run import run as driver_run
-from cluster.runtime.job import JobSpec
+from cluster.runtime.job import JobSpec, ProcessLost, Status
 from cluster.runtime.local import LocalRuntime
 from tests.commands import COUNTERSIGN, PACKS, ROOT, Done, countersign, run
 
@@ -137,24 +138,71 @@ def test_a_run_that_is_stopped_while_its_runtime_starts_is_130_and_leaves_the_jo
 
 
 @pytest.mark.ray
-def test_a_lost_shard_ends_the_run_with_what_to_do_and_the_same_command_goes_on(
-    logs: Path, whole: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("actor", ["ShardActor", "CoordinatorActor"])
+def test_a_run_goes_on_by_itself_when_a_process_is_lost(actor: str, logs: Path, whole: Path, tmp_path: Path) -> None:
     arguments = command(logs, tmp_path, tmp_path / "store", "ray", 2)
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(tmp_path / "matches.jsonl")
-    shard = next(
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "ShardActor" in " ".join(child.cmdline())
-    )
-    shard.kill()
-    _, stderr = process.communicate(timeout=60)
+    children = psutil.Process(process.pid).children(recursive=True)
+    lost = next(child for child in children if actor in " ".join(child.cmdline()))
+    lost.kill()
+    stdout, stderr = process.communicate(timeout=120)
 
-    assert process.returncode == 4
-    assert b"a shard was lost: run the same command again" in stderr
-    finish(arguments)
+    assert process.returncode == 0, stderr.decode()
+    assert b"a process of the run was lost" in stderr
     same(whole, tmp_path)
+    summary = json.loads(stdout.splitlines()[-1])
+    assert summary["restarts"] == 1
+    assert summary["matches"] == len((tmp_path / "matches.jsonl").read_bytes().splitlines())
+    assert summary["events"] == 60_000
+
+
+class Frail(LocalRuntime):
+    """Loses a process at its third poll, as long as there are lives to lose."""
+
+    lives = 0
+    last = 3
+
+    def __init__(self, spec: JobSpec) -> None:
+        super().__init__(spec)
+        Frail.lives += 1
+        self._polls = 0
+
+    def poll(self, timeout_s: float) -> Status:
+        self._polls += 1
+        if self._polls == 3 and Frail.lives <= Frail.last:
+            raise ProcessLost("a process was lost")
+        return super().poll(0.05)
+
+
+def test_what_the_terminal_has_seen_does_not_come_again_after_a_loss(
+    logs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown: list[list[str]] = []
+    for last in (0, 3):
+        monkeypatch.setattr(Frail, "last", last)
+        monkeypatch.setattr(Frail, "lives", 0)
+        face = io.StringIO()
+        options = Options(
+            [str(logs / "okta.jsonl")], [PACKS], store=str(tmp_path / f"store-{last}"), epoch_events=50, checkpoint_interval_s=0.0
+        )
+        summary = driver_run(options, Config(), Frail, Display({}, live=False, human_alerts=face))
+        assert summary.record["restarts"] == last
+        shown.append(face.getvalue().splitlines())
+
+    assert shown[0] == shown[1] != []
+
+
+def test_losses_without_a_checkpoint_in_between_end_the_run_with_what_to_do(logs: Path, tmp_path: Path) -> None:
+    class Doomed(LocalRuntime):
+        def poll(self, timeout_s: float) -> Status:
+            raise ProcessLost("a process was lost")
+
+    options = Options([str(logs / "okta.jsonl")], [PACKS], store=str(tmp_path / "store"), job="j")
+
+    with pytest.raises(CannotRun, match="without a checkpoint in between") as ended:
+        driver_run(options, Config(), Doomed, Display({}, live=False, human_alerts=None))
+    assert ended.value.exit_code == 4
 
 
 def wait_for(path: Path, timeout_s: float = 60.0) -> None:
