@@ -1,5 +1,15 @@
-"""python -m cluster: the same as the command `countersign`."""
+"""`python -m cluster` and `countersign`: the environment first, so that what is imported for the command is imported once."""
 
-from cluster.cli import main
+from cluster.environment import in_evaluation_environment
 
-main()
+
+def main() -> None:
+    """The console script."""
+    in_evaluation_environment()
+    from cluster.cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -17,8 +17,6 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.config import in_evaluation_environment
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -310,9 +308,3 @@ def _exit_code(error: BaseException) -> int | None:
     if type(error).__name__ == "ClusterUnreachable":  # defined beside ray, which is not imported for this
         return 4
     return None
-
-
-def main() -> None:
-    """The console script: the same as `python -m cluster`."""
-    in_evaluation_environment()
-    app()

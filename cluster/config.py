@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from cluster.core.keygroups import DEFAULT_KEY_GROUPS
-
-EVALUATION_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"}
-"""One environment for every process that evaluates rules (DESIGN 11.6): the same order of sets, zone and locale."""
 
 
 class BadSetting(ValueError):
@@ -55,10 +50,3 @@ def from_environment(environment: Mapping[str, str]) -> Config:
             raise BadSetting(f"{name}={text!r}: out of range: give {lowest} or more")
         values[setting.name] = value
     return Config(**values)  # type: ignore[arg-type]
-
-
-def in_evaluation_environment() -> None:
-    """Start this process again with the fixed environment, unless it has it: hash seeds are drawn before any code runs."""
-    if any(os.environ.get(name) != value for name, value in EVALUATION_ENVIRONMENT.items()):
-        os.environ.update(EVALUATION_ENVIRONMENT)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

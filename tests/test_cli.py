@@ -353,7 +353,7 @@ def test_a_directory_with_its_own_package_rules_is_a_fine_place_to_start_from(ru
     (tmp_path / "cluster" / "__init__.py").write_text("raise RuntimeError('the wrong cluster')")
     (tmp_path / "log.jsonl").write_bytes(lines(*map(event, range(3))))
     script = tmp_path / "start"
-    script.write_text(f"#!{sys.executable}\nfrom cluster.cli import main\nmain()\n")
+    script.write_text(f"#!{sys.executable}\nfrom cluster.__main__ import main\nmain()\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*COUNTERSIGN, "run", "log.jsonl", "--rules", "rules", "--alerts", "alerts.jsonl", "--json", "--quiet"],

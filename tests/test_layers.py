@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["rules"],
     ["cluster.core"],
-    ["cluster.config", "cluster.files", "cluster.sinks", "cluster.sources", "cluster.spool", "cluster.stores"],
+    [
+        "cluster.config", "cluster.environment", "cluster.files", "cluster.sinks", "cluster.sources", "cluster.spool",
+        "cluster.stores",
+    ],
     ["cluster.runtime"],
     ["cluster"],  # what is left: the command line and what it calls
     ["bench"],

@@ -21,9 +21,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.config import EVALUATION_ENVIRONMENT
 from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, Ticked
+from cluster.environment import EVALUATION_ENVIRONMENT
 from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status
 from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of
 

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 
-from cluster.config import in_evaluation_environment
+from cluster.environment import in_evaluation_environment
 from cluster.runtime.sim.world import World
 
 
