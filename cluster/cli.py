@@ -110,7 +110,7 @@ def run(
     human = None
     if alerts is None and not (json and quiet):
         human = sys.stderr if json else sys.stdout
-    display = Display(outputs, live=sys.stderr.isatty() and not quiet, human_alerts=human)
+    display = Display(outputs, live=sys.stderr.isatty() and not quiet, human_alerts=human, quiet=quiet)
     with _failures():
         summary = running.run(options, config.from_environment(os.environ), _runtime_starter(runtime, address), display)
     for note in summary.notes:

@@ -19,7 +19,8 @@ _COLOURS = {"CRITICAL": "bold white on red", "HIGH": "bold red", "MEDIUM": "yell
 class Display:
     """The driver's face. Without a terminal it prints records only."""
 
-    def __init__(self, outputs: dict[str, str], *, live: bool, human_alerts: IO[str] | None) -> None:
+    def __init__(self, outputs: dict[str, str], *, live: bool, human_alerts: IO[str] | None, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._outputs = outputs
         self._live_wanted = live
         self._human_alerts = human_alerts
@@ -60,6 +61,11 @@ class Display:
         """Something the person should know now."""
         self._note = text
         if self._live is None:
+            print(f"countersign: {text}", file=sys.stderr)
+
+    def aside(self, text: str) -> None:
+        """Something to know that needs nothing done; not with --quiet."""
+        if not self._quiet:
             print(f"countersign: {text}", file=sys.stderr)
 
     def show(self, status: Status) -> None:

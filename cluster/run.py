@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,10 +97,12 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     """Run a job to its end, an interruption or a failure. Raises CannotRun; what it says is for a person."""
     pack = _pack(options)
     for notice in pack.notices:
-        display.note(notice)
+        display.aside(notice)
     types = log_types_of(pack)
     files = [name for name in options.inputs if name != "-"]
     partitions = discover(files, types, options.log_type) if files else []
+    for warning in _unseen(partitions, pack):
+        display.note(warning)
     _check_distinct(options.outputs)
     options.store = _absolute(options.store)
     store = open_store(options.store)
@@ -137,6 +139,21 @@ def _pack(options: Options) -> Pack:
     if options.filters and not pack.rules:
         raise BadFilter(f"{' and '.join(options.filters)} matches rules that are disabled: enable one of them")
     return pack
+
+
+def _unseen(partitions: list[Partition], pack: Pack) -> Iterator[str]:
+    """What no rule will see, a line for each log type. Records that name their own log type are another matter."""
+    taken = {log_type for rule in pack.rules for log_type in rule.log_types}
+    by_type: dict[str, list[Partition]] = {}
+    for partition in partitions:
+        if partition.log_type is None or partition.log_type not in taken:
+            by_type.setdefault(partition.log_type or "", []).append(partition)
+    for log_type, inputs in sorted(by_type.items()):
+        which = f"{inputs[0].path}{f' and {len(inputs) - 1} more' if len(inputs) > 1 else ''}"
+        if log_type:
+            yield f"{which}: no rule is for {log_type}: only records with a p_log_type of their own are looked at"
+        else:
+            yield f"{which}: of no known log type: give --log-type, or only records with a p_log_type are looked at"
 
 
 def job_directory(store_url: str, job: str) -> Path:

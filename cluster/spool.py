@@ -5,6 +5,7 @@ A spooled partition has no head digest: it grows, so its identity is its path.
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Spool:
-    """Copies a stream to a file in the background, and knows how far its complete lines reach."""
+    """Copies a stream to a file in the background, and knows how far its complete lines reach.
+
+    Reads the descriptor itself: a thread that waits inside a buffered reader holds its lock, and an interpreter that ends
+    then aborts.
+    """
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self.path = path
@@ -30,7 +35,7 @@ class Spool:
     def _copy(self) -> None:
         written = 0
         try:
-            while chunk := self._stream.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]
+            while chunk := os.read(self._stream.fileno(), _CHUNK_BYTES):
                 self._file.write(chunk)
                 self._file.flush()
                 last_line = chunk.rfind(b"\n")

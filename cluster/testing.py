@@ -165,7 +165,7 @@ def _workers_for(files: Mapping[str, bytes]) -> int:
 def _check_something_is_there(options: Options, filter_: Filter, files: Mapping[str, bytes], found: Found) -> None:
     """A test run that tests nothing must not look like a good one."""
     if not found.detections:
-        if filter_.clauses:
+        if filter_.clauses and not found.problems:
             raise BadFilter(f"{options.directory}: {filter_.refusal(files)}")
         if not found.problems:
             raise NothingToTest(

@@ -42,6 +42,9 @@ class BadFilter(ValueError):
     """A filter that cannot be understood, or that nothing matches."""
 
 
+_OTHER_KINDS = "only files of other kinds, or with errors, say so: countersign check tells which"
+
+
 class _Spec(Protocol):
     """What a filter asks of a rules.rule.RuleSpec."""
 
@@ -92,7 +95,8 @@ class Filter:
                 values |= _texts(document.get(key))
         message = f"no detection matches {' and '.join(clause.text for clause in self.clauses)}"
         remedies = list(self._remedies(known))
-        return BadFilter(f"{message}: {', '.join(remedies) or 'each filter matches some, but all together none'}")
+        some = "each filter matches some, but all together none" if len(self.clauses) > 1 else _OTHER_KINDS
+        return BadFilter(f"{message}: {', '.join(remedies) or some}")
 
     def _remedies(self, known: Mapping[str, set[str]]) -> Iterator[str]:
         for clause in self.clauses:

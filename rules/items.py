@@ -67,7 +67,8 @@ class Reader:
         try:
             document, lines = load(self._files[path])
         except BadYaml as error:
-            if b"AnalysisType" in self._files[path]:
+            data = self._files[path]
+            if b"AnalysisType" in data or any(f"\n{key}:".encode() in b"\n" + data for key in ID_KEYS.values()):
                 self._refuse(path, error.line, str(error), "mend the YAML")
             else:  # a template of another tool's, or several documents
                 self._unreadable.append(path)
@@ -77,7 +78,11 @@ class Reader:
             return
         kind = document.get("AnalysisType")
         if kind is None:
-            if "LogType" in document and "Logs" not in document:  # with Logs it is a scenario to upload by hand
+            named = next((key for key in ID_KEYS.values() if key in document), None)
+            if named is not None:
+                message = f"a file with {named} and no AnalysisType"
+                self._refuse(path, lines.of(named), message, "say what it is, as AnalysisType: rule")
+            elif "LogType" in document and "Logs" not in document:  # with Logs it is a scenario to upload by hand
                 self.log_type_files[path] = self._files[path]
         elif isinstance(kind, str) and kind in SHAPES:
             self._check(kind, path, document, lines)

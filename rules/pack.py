@@ -104,13 +104,13 @@ def read_files(directories: Sequence[Path]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for number, directory in enumerate(directories):
         if not directory.is_dir():
-            raise MissingPack(f"{directory}: no such directory of rules: check --rules")
+            raise MissingPack(f"{directory}: no such directory of rules: check its name")
         prefix = ""
         if len(directories) > 1:
             prefix = f"{names[number]}/" if Counter(names)[names[number]] == 1 else f"{number}-{names[number]}/"
         found = {prefix + name: data for name, data in _read_below(directory)}
         if not found:
-            raise MissingPack(f"{directory}: the directory holds no rules (.py with .yml): check --rules")
+            raise MissingPack(f"{directory}: the directory holds no rules (.py with .yml): check its name")
         files.update(found)
     return files
 

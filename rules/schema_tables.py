@@ -57,8 +57,14 @@ ANY = Leaf("anything", lambda value: True)
 
 
 def is_step(element: Mapping[str, Any]) -> bool:
-    """Whether an element of Logs is an event with instructions; otherwise it is the event."""
-    return isinstance(element.get("Log"), dict)
+    """Whether an element of Logs is an event with instructions; otherwise it is the event.
+
+    A name that only instructions have decides: a misspelled `Log` beside them must not turn them into an event.
+    """
+    return isinstance(element.get("Log"), dict) or not element.keys().isdisjoint(_INSTRUCTIONS)
+
+
+_INSTRUCTIONS = frozenset({"EverySeconds", "ExpectedAlerts", "ExpectedMatches"})
 
 
 _STEP = Keys(

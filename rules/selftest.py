@@ -241,6 +241,13 @@ class _Play:
                     result.fail("events", f"event {number}: {counted} {what}, {expected} expected")
         return seen
 
+    def _refuse_bad_time(self, log_type: LogType, data: dict[str, Any]) -> None:
+        """A sequence stands for a run, which would make a dead letter of this event."""
+        try:
+            log_type.time_of(data)
+        except BadTime as error:
+            self._result.fail("events", f"{error}: a run would make a dead letter of this event", errored=True)
+
     def _feed(self, data: dict[str, Any], *, in_test_mode: bool) -> tuple[_Seen, bool]:
         """Evaluate every rule on an event; (what the tested one came to, whether it raised an alert)."""
         name = data.get("p_log_type")
@@ -248,6 +255,8 @@ class _Play:
         log_type_name = cast(str, name) if named else self._default_type
         log_type = self._runner.types.get(log_type_name) or undefined(log_type_name)
         own_s = _time_of(log_type, data)
+        if own_s is None and not in_test_mode:
+            self._refuse_bad_time(log_type, data)
         self._time_s = time_s = self._time_s if own_s is None else own_s
         position = (0, self._count)
         self._count += 1

@@ -6,8 +6,10 @@ import gzip
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +399,46 @@ def test_a_full_disk_ends_the_run_with_whole_records_and_the_job_goes_on_when_th
     assert again.code == 0, again.stderr
     positions = [json.loads(line)["position"][1] for line in (tmp_path / "m.jsonl").read_bytes().splitlines()]
     assert len(positions) == len(set(positions)) == 3000
+
+
+def test_what_no_rule_will_see_is_said_before_the_run(rules: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines(*map(event, range(3))))
+    (tmp_path / "odd.jsonl").write_bytes(b'{"a": 1}\n')
+    common = ["--rules", "rules", "--runtime", "local"]
+    wrong = countersign("run", "log.jsonl", *common, "--log-type", "Apq", cwd=tmp_path)
+    odd = countersign("run", "odd.jsonl", *common, cwd=tmp_path)
+    right = countersign("run", "log.jsonl", *common, cwd=tmp_path)
+
+    assert "log.jsonl: no rule is for Apq" in wrong.stderr
+    assert "odd.jsonl: of no known log type: give --log-type" in odd.stderr
+    assert "log.jsonl:" not in right.stderr
+
+
+def test_what_is_left_out_of_a_pack_is_not_told_when_quiet(rules: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines(*map(event, range(3))))
+    (rules / "query.yml").write_text("AnalysisType: saved_query\nQueryName: q\nQuery: select 1\n")
+    common = ["run", "log.jsonl", "--rules", "rules", "--runtime", "local"]
+
+    assert "saved quer" in countersign(*common, cwd=tmp_path).stderr
+    assert countersign(*common, "--quiet", cwd=tmp_path).stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_standard_input_is_silent_ends_with_a_checkpoint(
+    number: signal.Signals, rules: Path, tmp_path: Path
+) -> None:
+    arguments = ["run", "-", "--rules", "rules", "--runtime", "local", "--job", "j", "--alerts", "alerts.jsonl"]
+    with subprocess.Popen(
+        [*COUNTERSIGN, *arguments], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(lines(*map(event, range(3))))
+        process.stdin.flush()
+        until_s = time.monotonic() + 60
+        while not ((tmp_path / "alerts.jsonl").exists() and (tmp_path / "alerts.jsonl").stat().st_size):
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        process.send_signal(number)
+
+        assert process.wait(timeout=60) == 130, process.stderr.read().decode()  # with standard input still open

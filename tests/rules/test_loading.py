@@ -218,3 +218,15 @@ def test_a_filter_may_name_a_pack() -> None:
 
 def test_a_derived_rule_is_wanted_for_what_it_has_of_its_base() -> None:
     assert ids(load_pack({**files_of({**RULE, "Tags": ["a"]}, DERIVED), FILE: b"Tags=a"}).rules) == ["Base", "Derived"]
+
+
+@pytest.mark.parametrize("text", ["RuleID: R\nAnalysisTyp: rule\n", "GlobalID: g\nFilename: g.py\n", "RuleID: R\nTags: [\n"])
+def test_a_file_with_an_id_and_no_analysis_type_is_an_error_not_a_file_of_another_tool(text: str) -> None:
+    with pytest.raises(InvalidPack) as refused:
+        load_pack({"a.yml": text.encode()})
+
+    assert str(refused.value).startswith("a.yml:")
+
+
+def test_a_file_of_another_tool_is_left_out_in_silence() -> None:
+    assert load_pack({"ci.yml": b"jobs: {build: {steps: []}}\n"}).notices == ()

@@ -60,7 +60,7 @@ def test_paths_of_several_directories_start_with_the_directory_s_name(tmp_path: 
 
 
 def test_a_directory_that_is_missing_or_holds_nothing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingPack, match=r"absent: no such directory of rules: check --rules"):
+    with pytest.raises(MissingPack, match=r"absent: no such directory of rules: check its name"):
         read_files([tmp_path / "absent"])
     with pytest.raises(MissingPack, match="holds no rules"):
         read_files([tmp_path])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rules.errors import InvalidPack
 from rules.pack import load_pack, log_types_of
 from rules.rule import Rule
 from rules.selftest import Runner, TestResult, run_tests
@@ -584,3 +585,16 @@ def test_an_inline_filter_keeps_events_out_and_what_it_keeps_out_matches_nothing
 
     assert (inside.problems, outside.problems) == ([], [])
     assert wrong.problems == ["rule() gave false, true expected"]
+
+
+def test_a_step_whose_log_is_misspelled_is_refused_and_no_event() -> None:
+    with pytest.raises(InvalidPack, match="unknown key 'Lgo'"):
+        run("- {Name: n, ExpectedResult: false, Logs: [{Lgo: {who: a}, Count: 3, ExpectedMatches: 0}]}")
+
+
+def test_a_sequence_with_a_time_that_a_run_would_refuse_fails() -> None:
+    bad = "{p_log_type: AWS.CloudTrail, eventTime: noon, who: a}"
+
+    (problem,) = problems_of(f"- {{Name: n, ExpectedResult: false, Logs: [{bad}]}}")
+    assert "a run would make a dead letter of this event" in problem
+    assert problems_of(f"- {{Name: n, ExpectedResult: false, Log: {bad}}}") == []
