@@ -26,10 +26,11 @@ from cluster.runtime.job import JobSpec, ProcessLost, Status
 from cluster.sources import discover
 from cluster.spool import Spool, is_spooled, spooled_partition
 from cluster.stores import Fence, Store, StoreUnreachable, open_store
+from rules.errors import InvalidPack, Problem
 from rules.filters import FILE, BadFilter, parse_filters
 from rules.jsontext import parse
 from rules.logtypes import LogType, recognise
-from rules.pack import Pack, load_pack, log_types_of, read_files
+from rules.pack import Pack, load_pack, log_types_of, path_on_disk, read_files
 
 DEFAULT_STORE = ".countersign"
 DEFAULT_EPOCH_EVENTS = 32_768
@@ -133,12 +134,20 @@ def _pack(options: Options) -> Pack:
     filter_ = parse_filters(options.filters)
     if options.filters:
         files[FILE] = "\n".join(options.filters).encode()
-    pack = load_pack(files, quiet=True)
+    try:
+        pack = load_pack(files, quiet=True)
+    except InvalidPack as invalid:
+        raise InvalidPack(_on_disk(options.rules, problem) for problem in invalid.problems) from None
     if options.filters and not pack.all_rules:
         raise filter_.refusal(files)
     if options.filters and not pack.rules:
         raise BadFilter(f"{' and '.join(options.filters)} matches rules that are disabled: enable one of them")
     return pack
+
+
+def _on_disk(directories: list[Path], problem: Problem) -> Problem:
+    path = path_on_disk(directories, problem.location.path)
+    return replace(problem, location=replace(problem.location, path=path))
 
 
 def _unseen(partitions: list[Partition], pack: Pack) -> Iterator[str]:

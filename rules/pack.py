@@ -100,19 +100,30 @@ def read_files(directories: Sequence[Path]) -> dict[str, bytes]:
     With several directories each path starts with its directory's name (and number, where two have the same). Raises
     MissingPack.
     """
-    names = [directory.resolve().name for directory in directories]
     files: dict[str, bytes] = {}
-    for number, directory in enumerate(directories):
+    for directory, prefix in zip(directories, _prefixes(directories), strict=True):
         if not directory.is_dir():
             raise MissingPack(f"{directory}: no such directory of rules: check its name")
-        prefix = ""
-        if len(directories) > 1:
-            prefix = f"{names[number]}/" if Counter(names)[names[number]] == 1 else f"{number}-{names[number]}/"
         found = {prefix + name: data for name, data in _read_below(directory)}
         if not found:
             raise MissingPack(f"{directory}: the directory holds no rules (.py with .yml): check its name")
         files.update(found)
     return files
+
+
+def _prefixes(directories: Sequence[Path]) -> list[str]:
+    if len(directories) == 1:
+        return [""]
+    names = [directory.resolve().name for directory in directories]
+    return [f"{name}/" if Counter(names)[name] == 1 else f"{n}-{name}/" for n, name in enumerate(names)]
+
+
+def path_on_disk(directories: Sequence[Path], path: str) -> str:
+    """Where a file of read_files() stands, as a person would type it."""
+    for directory, prefix in zip(directories, _prefixes(directories), strict=True):
+        if path.startswith(prefix):
+            return str(directory / path[len(prefix) :])
+    return path
 
 
 def _read_below(directory: Path) -> Iterator[tuple[str, bytes]]:

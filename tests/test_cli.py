@@ -191,8 +191,8 @@ def test_a_broken_pack_is_exit_1_with_every_problem_and_its_place(rules: Path, t
     code, stderr = refused(tmp_path, "run", "rules", "--rules", "rules")
 
     assert code == 1
-    assert "denied.py:1: " in stderr
-    assert "other.yml:3: " in stderr
+    assert "rules/denied.py:1: " in stderr
+    assert "rules/other.yml:3: " in stderr
 
 
 def test_a_directory_of_rules_that_is_not_there_is_exit_2(rules: Path, tmp_path: Path) -> None:
