@@ -342,7 +342,7 @@ def _kind_of(name: str) -> int:
 class PantherEvent(ImmutableDict):
     """One event. p_ fields that its source did not write are added when they are first looked for."""
 
-    __slots__ = ("_added", "_context", "_derived", "_epoch_s", "original")
+    __slots__ = ("_added", "_context", "_derived", "_epoch_s", "_fields", "original")
 
     def __init__(
         self, data: dict[str, Json], derived: DerivedFields | None = None, context: EventContext | None = None
@@ -354,6 +354,8 @@ class PantherEvent(ImmutableDict):
         self._context = context
         self._added = 0
         """The kinds of p_ fields that have been asked for."""
+        self._fields: dict[int, dict[str, Any]] | None = None
+        """What they gave."""
         self._epoch_s: int | None = None
 
     def _find(self, key: str) -> Json:
@@ -380,9 +382,16 @@ class PantherEvent(ImmutableDict):
             fields = self._derived.any() if kind == _ANY else self._derived.base()
         else:
             return
-        if fields:
-            self.raw = {**fields, **self.raw}
-            self._folded = None
+        if not fields:
+            return
+        if self._fields is None:
+            self._fields = {}
+        self._fields[kind] = fields
+        merged: dict[str, Any] = {}
+        for each in sorted(self._fields):  # in one order, whoever asked first: a rule may iterate
+            merged.update(self._fields[each])
+        self.raw = {**merged, **self.original}
+        self._folded = None
 
     def _enrichment(self) -> dict[str, Any]:
         """p_enrichment, where rows of lookup tables match and the source did not write its own."""

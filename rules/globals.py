@@ -21,6 +21,7 @@ from random import Random
 from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
+from rules.rule import AUXILIARIES
 from rules.source import Source
 
 _ABSENT: Any = object()
@@ -44,6 +45,8 @@ _READING_METHODS = frozenset(
 """Methods of containers that change nothing."""
 
 _CONTAINERS = (dict, list, set, deque, bytearray)
+
+_CONTRACT = frozenset({"rule", "policy", *AUXILIARIES})
 
 _ATOMS = frozenset({bool, bytes, complex, float, int, str, type(None), re.Pattern})
 
@@ -134,7 +137,9 @@ def restorer_for(
         """What functions may change in what a name stands for."""
         if name in found.used and ours.have(value):
             yield from _changed_in(value, found.reached_through(name), is_flat)
-        elif _hides(value) or name in names or (name in found.used and found.may_change(name, flat=is_flat(value))):
+        elif _hides(value) or _keeps(name, value) or name in names:
+            yield value
+        elif name in found.used and found.may_change(name, flat=is_flat(value)):
             yield value
 
     contents = _Contents(ours, attributes_set=attributes_set)
@@ -168,6 +173,11 @@ def _hides(value: Any) -> bool:
     return isinstance(value, FunctionType | type | _Cached)
 
 
+def _keeps(name: str, value: Any) -> bool:
+    """Whether merely calling or reading a value may change it: a rule() that is an object, a dict that makes what it lacks."""
+    return (name in _CONTRACT and callable(value)) or hasattr(type(value), "__missing__")
+
+
 def _imported(ours: Ours, module_name: str, attribute: str | None) -> Any:
     """What an import gives, if it is of one of ours."""
     module = ours.named(module_name)
@@ -196,7 +206,7 @@ def _holds_still(source: Source, namespace: Mapping[str, Any], ours: Ours) -> bo
         return False
     return all(
         _is_inert(value, ours)
-        or (not _hides(value) and name not in source.names)
+        or (not _hides(value) and not _keeps(name, value) and name not in source.names)
         or (type(value) in _CONTAINERS and source.only_looks_into(name))
         for name, value in namespace.items()
         if not name.startswith("__")

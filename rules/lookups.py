@@ -185,7 +185,11 @@ def build_table(document: Mapping[str, Any], data: bytes | None, refuse: Refuse)
             ("Filename",), f"{document.get('Filename')}: {error}", "mend the table: CSV with a header, or JSON Lines"
         )
         return None
-    by_key = {text: row for row in rows for text in _keys(row, key)}
+    by_key: dict[str, Row] = {}
+    for row in rows:
+        for text in _keys(row, key):
+            by_key.pop(text, None)  # the last row counts, also among networks that are written in several ways
+            by_key[text] = row
     if rows and not by_key:
         message = f"no row of {document.get('Filename')} has a value under {mapping['PrimaryKey']}"
         refuse(("LogTypeMap", "PrimaryKey"), message, f"name one of its columns: {', '.join(list(rows[0])[:8])}")

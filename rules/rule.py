@@ -269,7 +269,7 @@ class Rule:
     def _severity(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise _wrong_type(name, "str", value)
-        severity = value.upper()
+        severity = _exact(value).upper()
         if severity == "DEFAULT":
             return self.spec.severity
         if severity not in SEVERITIES:
@@ -303,6 +303,11 @@ def _wrong_type(function: str, expected: str, value: Any) -> FunctionReturnTypeE
     return FunctionReturnTypeError(f"{function}() returned {type(value).__name__}: return {expected}")
 
 
+def _exact(text: str) -> str:
+    """A plain str, where a rule gives one of its own class: it travels, and must not bring the rule's methods along."""
+    return text if type(text) is str else str.__str__(text)
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - len(_CUT_MARK)] + _CUT_MARK
 
@@ -315,7 +320,7 @@ def _safe(text: str) -> str:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise _wrong_type(name, "str", value)
-    return _safe(_cut(value))
+    return _safe(_cut(_exact(value)))
 
 
 def _destinations(name: str, value: Any) -> list[str] | None:
@@ -328,7 +333,7 @@ def _destinations(name: str, value: Any) -> list[str] | None:
         return ["SKIP"]
     if len(set(value)) != len(value):
         raise ValueError(f"destinations() returned {value!r}: name each destination once")
-    return [_safe(item) for item in value[:MAX_DESTINATIONS]]
+    return [_safe(_exact(item)) for item in value[:MAX_DESTINATIONS]]
 
 
 def _context(name: str, value: Any) -> str:
@@ -360,7 +365,7 @@ def _error(function: str, error: BaseException) -> RuleError:
 
 def _printed(how: Callable[[object], str], error: BaseException) -> str:
     try:
-        return _safe(_cut(how(error)))
+        return _safe(_cut(_exact(how(error))))
     except BaseException:
         return "<the exception cannot be printed>"
 

@@ -274,3 +274,22 @@ def test_what_the_source_wrote_wins_over_what_is_derived() -> None:
     assert event["p_event_time"].startswith("2024-03-01")
     assert event["p_log_type"] == "Own.Log"
     assert event.original == {"p_log_type": "Own.Log"}
+
+
+def test_the_order_of_added_fields_does_not_depend_on_which_was_asked_for_first() -> None:
+    class Derived:
+        time_s = 0.0
+
+        def base(self) -> dict[str, Any]:
+            return {"p_log_type": "L", "p_row_id": "r"}
+
+        def any(self) -> dict[str, Any]:
+            return {"p_any_ip_addresses": ["1.2.3.4"]}
+
+    orders = []
+    for first in ("p_any_ip_addresses", "p_row_id", "a"):
+        event = PantherEvent({"a": 1}, Derived())
+        event.get(first)
+        orders.append(list(event))
+
+    assert orders[0] == orders[1] == orders[2] == ["p_log_type", "p_row_id", "p_any_ip_addresses", "a"]

@@ -417,3 +417,21 @@ def test_an_iterator_that_no_function_uses_is_nobody_s_business() -> None:
     }
 
     assert len(load_pack(files).rules) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class C:\n    n = 0\n    def __call__(self, event):\n        self.n += 1\n        return self.n == 1\nrule = C()\n",
+        "from functools import partial\n"
+        "def _r(seen, event):\n    seen.append(1)\n    return len(seen) == 1\nrule = partial(_r, [])\n",
+        "class C:\n    n = 0\n    def go(self, event):\n        self.n += 1\n        return self.n == 1\nrule = C().go\n",
+        "from collections import defaultdict\nD = defaultdict(int)\n"
+        "def rule(event):\n    n = len(D)\n    D[event.get('n')]\n    return n == 0\n",
+    ],
+    ids=["an object", "a partial", "a bound method", "a dict that makes what it lacks"],
+)
+def test_what_merely_calling_or_reading_changes_is_put_back(source: str) -> None:
+    runner, rule = Runner(), make_rule(source)
+
+    assert [runner.run(rule, {"n": n}).match is not None for n in range(3)] == [True, True, True]

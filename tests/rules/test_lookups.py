@@ -292,3 +292,15 @@ def test_lookup_finds_rows_of_the_tables_of_every_log_type() -> None:
     ]
     for name, key in (*unknown, ("empty", "a"), ("absent", "a"), (None, "a"), ([], "a")):
         assert event.lookup(name, key) is None
+
+
+def test_of_rows_of_one_network_the_last_counts_however_it_is_written() -> None:
+    document = {
+        "LookupName": "T", "Enabled": True, "Filename": "t.csv",
+        "LogTypeMap": {"PrimaryKey": "net", "AssociatedLogTypes": [{"LogType": "L", "Selectors": ["ip"]}]},
+    }  # fmt: skip
+    data = b"net,who\n10.0.0.0/8,one\n10.1.2.3/8,two\n10.0.0.0/8,three\n"
+    table = build_table(document, data, lambda *problem: pytest.fail(str(problem)))
+
+    assert table is not None
+    assert PackContext(None, [table], "L").lookup("T", "10.1.2.9")["who"] == "three"

@@ -276,3 +276,14 @@ def test_in_test_mode_globals_are_put_back_as_well() -> None:
     rule = make_rule("N = 0\ndef rule(event):\n    global N\n    N += 1\n    return N == 1\n")
 
     assert [rule.run_all(PantherEvent({}))[0] for _ in range(2)] == [True, True]
+
+
+def test_texts_of_a_class_of_the_rule_s_own_become_plain_texts() -> None:
+    source = (
+        "class S(str):\n    def __reduce_ex__(self, protocol):\n        raise SystemExit(3)\n"
+        "def rule(event):\n    return True\ndef title(event):\n    return S('t')\ndef severity(event):\n    return S('low')\n"
+    )
+    match = Runner().run(make_rule(source)).match
+
+    assert match is not None
+    assert (type(match.title), match.title, type(match.severity), match.severity) == (str, "t", str, "LOW")
