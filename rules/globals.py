@@ -137,9 +137,9 @@ def restorer_for(
         """What functions may change in what a name stands for."""
         if name in found.used and ours.have(value):
             yield from _changed_in(value, found.reached_through(name), is_flat)
-        elif _hides(value) or _keeps(name, value) or name in names:
-            yield value
-        elif name in found.used and found.may_change(name, flat=is_flat(value)):
+            return
+        written = name in names or (name in found.used and found.may_change(name, flat=is_flat(value)))
+        if written or _hides(value) or _keeps(name, value):
             yield value
 
     contents = _Contents(ours, attributes_set=attributes_set)

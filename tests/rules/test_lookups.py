@@ -303,4 +303,4 @@ def test_of_rows_of_one_network_the_last_counts_however_it_is_written() -> None:
     table = build_table(document, data, lambda *problem: pytest.fail(str(problem)))
 
     assert table is not None
-    assert PackContext(None, [table], "L").lookup("T", "10.1.2.9")["who"] == "three"
+    assert PackContext(None, [table], "L").lookup("T", "10.1.2.9") == {"net": "10.0.0.0/8", "who": "three"}
