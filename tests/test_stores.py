@@ -339,6 +339,75 @@ def test_a_store_lists_its_jobs_and_knows_nothing_of_others(store: Store) -> Non
     assert store.jobs() == ["april", "march"]
 
 
+def test_whoever_looks_sees_whether_a_job_is_held(opened: OpenStore) -> None:
+    owners, store = opened(), opened()
+    assert not store.held("never-seen")
+    fence = owners.acquire("march", fresh=False)
+
+    assert store.held("march")
+    assert store.held("march")
+    owners.release(fence)
+    assert not store.held("march")
+    assert store.jobs() == ["march"]
+
+
+# --- notes ---------------------------------------------------------------------------------------------------------
+
+
+def test_anybody_leaves_reads_replaces_and_removes_notes_of_a_job(opened: OpenStore) -> None:
+    store = opened()
+    store.acquire("march", fresh=False)
+    store.acquire("april", fresh=False)
+    assert store.get_note("march", "status") is None
+    for data in (bytes(range(256)), b"short", b"", b"x" * 100_000):
+        opened().put_note("march", "status", data)
+        assert opened().get_note("march", "status") == data
+    for name in ("ask-2", "ask-1", "answer-1"):
+        opened().put_note("march", name, b"")
+
+    assert store.list_notes("march", "ask-") == ["ask-1", "ask-2"]
+    assert store.list_notes("march", "") == ["answer-1", "ask-1", "ask-2", "status"]
+    assert store.list_notes("april", "") == []
+    opened().delete_note("march", "ask-1")
+    opened().delete_note("march", "never-seen")
+    assert store.list_notes("march", "ask-") == ["ask-2"]
+
+
+def test_a_note_is_never_seen_in_part(opened: OpenStore) -> None:
+    opened().acquire("march", fresh=False)
+    contents = [bytes([number]) * 300_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        left = [pool.submit(opened().put_note, "march", "status", data) for data in contents * 4]
+        while not all(note.done() for note in left):
+            assert opened().get_note("march", "status") in [None, *contents]
+
+    assert opened().list_notes("march", "") == ["status"]
+
+
+def test_notes_outlive_their_owner_and_a_fresh_start_and_go_with_the_job(opened: OpenStore) -> None:
+    store = opened()
+    store.release(store.acquire("march", fresh=False))
+    store.put_note("march", "status", b"x")
+    store.release(store.acquire("march", fresh=True))
+    assert store.get_note("march", "status") == b"x"
+
+    store.destroy("march")
+
+    assert store.get_note("march", "status") is None
+    assert store.list_notes("march", "") == []
+    store.acquire("march", fresh=False)
+    assert store.list_notes("march", "") == []
+
+
+def test_notes_of_a_job_that_is_not_there_leave_nothing_behind(store: Store) -> None:
+    store.put_note("never-seen", "status", b"x")
+    store.delete_note("never-seen", "status")
+
+    assert store.get_note("never-seen", "status") is None
+    assert store.list_notes("never-seen", "") == []
+    assert store.jobs() == []
+
+
 @pytest.mark.parametrize(
     "name",
     ["", ".", "..", "../march", "a/b", "/etc", ".hidden", "-rf", "march\n", "a b", "märz", "a*", "{a}", "a" * 101],
@@ -352,6 +421,12 @@ def test_names_that_could_leave_their_place_are_refused(store: Store, name: str)
         lambda: store.put_blob(name, "b", b""),
         lambda: store.put_blob("march", name, b""),
         lambda: store.get_blob("march", name),
+        lambda: store.held(name),
+        lambda: store.put_note(name, "n", b""),
+        lambda: store.put_note("march", name, b""),
+        lambda: store.get_note("march", name),
+        lambda: store.list_notes(name, ""),
+        lambda: store.delete_note("march", name),
     ):
         with pytest.raises(BadName, match=re.escape(repr(name))):
             use()
@@ -359,6 +434,13 @@ def test_names_that_could_leave_their_place_are_refused(store: Store, name: str)
 
 
 # --- a directory ---------------------------------------------------------------------------------------------------
+
+
+def test_looking_at_a_job_that_is_not_there_creates_no_directory(directory: DirectoryStore, tmp_path: Path) -> None:
+    assert not directory.held("march")
+    directory.put_note("march", "status", b"x")
+    assert directory.list_notes("march", "") == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@
     manifest   the small record that makes blobs and source offsets a checkpoint; the newest one is where a job stands
     fence      (number, owner): the fencing token of one run of a job. Only the latest can commit
     lease      says that the latest owner is alive, so that nobody takes the job over by mistake
+    note       small bytes under a name, by which whoever runs a job and those who ask about it talk (cluster/control.py).
+               Anybody may write one: nothing that must be right depends on them
 
 Safety comes from the fence alone. A lease may be lost at any time (a paused process, a restarted server) and two owners
 may run at once; then one of them commits, and the other is Fenced.
@@ -12,7 +14,7 @@ may run at once; then one of them commits, and the other is Fenced.
     LeaseHeld          another process runs the job: wait for it, or stop it
     Fenced             another process has taken the job over, or destroyed it: this one must end
     BlobMissing        the store does not hold what it was given: go on from an older checkpoint, or start over
-    BadName            no name for a job or a blob (a ValueError)
+    BadName            no name for a job, a blob or a note (a ValueError)
 
 Each kind of store is one module. That of Redis is imported when a redis:// URL is opened, and no earlier.
 """
@@ -71,7 +73,7 @@ class Fence:
 class Store(ABC):
     """Keeps jobs. Safe to use from several threads; every process opens its own.
 
-    Names of jobs and blobs: letters, digits, dots, dashes, underscores, 100 at most, a letter or digit first.
+    Names of jobs, blobs and notes: letters, digits, dots, dashes, underscores, 100 at most, a letter or digit first.
     """
 
     lease_wait_s: float
@@ -110,6 +112,10 @@ class Store(ABC):
         """Give the lease up, if it is still this owner's. Raises StoreUnreachable."""
 
     @abstractmethod
+    def held(self, job: str) -> bool:
+        """Whether an owner holds the job's lease now. A killed owner's may last a while. Raises BadName, StoreUnreachable."""
+
+    @abstractmethod
     def put_blob(self, job: str, name: str, data: bytes) -> None:
         """Store a blob durably. A name that is taken keeps its bytes. Raises BadName, StoreUnreachable.
 
@@ -140,8 +146,27 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def put_note(self, job: str, name: str, data: bytes) -> None:
+        """Leave a note, in place of one of that name, in one step. Raises BadName, StoreUnreachable.
+
+        No fence is asked for, and a note may be lost in a power cut. One for a job that the store does not know is dropped.
+        """
+
+    @abstractmethod
+    def get_note(self, job: str, name: str) -> bytes | None:
+        """A note's bytes; None where there is none. Raises BadName, StoreUnreachable."""
+
+    @abstractmethod
+    def list_notes(self, job: str, prefix: str) -> list[str]:
+        """The names of a job's notes that begin with `prefix`, sorted. Cheap. Raises BadName, StoreUnreachable."""
+
+    @abstractmethod
+    def delete_note(self, job: str, name: str) -> None:
+        """Remove a note, if it is there. Raises BadName, StoreUnreachable."""
+
+    @abstractmethod
     def destroy(self, job: str) -> None:
-        """Forget a job, also while it is held: its owner is Fenced from then on. Raises BadName, StoreUnreachable."""
+        """Forget a job and its notes, also while it is held: its owner is Fenced then. Raises BadName, StoreUnreachable."""
 
     @abstractmethod
     def jobs(self) -> list[str]:
@@ -166,7 +191,7 @@ def open_store(url: str) -> Store:
 
 
 def check_name(name: str) -> str:
-    """The name of a job or blob, which is returned. Raises BadName."""
+    """The name of a job, blob or note, which is returned. Raises BadName."""
     if _NAME.fullmatch(name) is None:
         raise BadName(f"{name!r}: no name for a job: use letters, digits, dots, dashes and underscores, 100 at most")
     return name

@@ -5,9 +5,10 @@
         tokens/<number>             written once; holds `owner floor`. The highest is the fence of the job
         manifests/<number>-<epoch>  the highest is the job's newest; those with a number below the floor do not count
         blobs/<name>                modified (mtime) when it was last known to be needed
+        notes/<name>                replaced at will
 
-A file gets its name only when its bytes are on the disk, so what has a name is whole. The floor is what makes a fresh
-start one atomic step: an earlier owner that is still writing writes below it.
+A file gets its name only when its bytes are on the disk (those of a note may still be on their way), so what has a name
+is whole. The floor is what makes a fresh start one atomic step: an earlier owner that is still writing writes below it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class DirectoryStore(Store):
     def _try_acquire(self, job: str, owner: str, fresh: bool) -> Fence | None:
         home = self._home(job)
         with self._reaching():
-            for part in ("blobs", "manifests", "tokens"):
+            for part in ("blobs", "manifests", "notes", "tokens"):
                 (home / part).mkdir(parents=True, exist_ok=True)
             for directory in (home, *home.parents[:3]):
                 sync_directory(directory)
@@ -68,6 +69,17 @@ class DirectoryStore(Store):
         lease = self._leases.pop(fence, None)
         if lease is not None:
             os.close(lease)
+
+    def held(self, job: str) -> bool:
+        with self._reaching(), suppress(FileNotFoundError):
+            descriptor = os.open(self._home(job) / "lease", os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: acquire() tries more than once
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
+        return False
 
     def put_blob(self, job: str, name: str, data: bytes) -> None:
         with self._reaching(), suppress(FileExistsError):
@@ -124,6 +136,30 @@ class DirectoryStore(Store):
                     if file.name not in keep and now_s - file.stat().st_mtime >= self.grace_s:
                         file.unlink()
 
+    def put_note(self, job: str, name: str, data: bytes) -> None:
+        path = self._note(job, name)
+        unfinished = path.with_name(f".{name}-{secrets.token_hex(4)}")
+        with self._reaching(), suppress(FileNotFoundError):  # there is no such job, or none any more
+            try:
+                unfinished.write_bytes(data)
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+    def get_note(self, job: str, name: str) -> bytes | None:
+        with self._reaching(), suppress(FileNotFoundError):
+            return self._note(job, name).read_bytes()
+        return None
+
+    def list_notes(self, job: str, prefix: str) -> list[str]:
+        with self._reaching(), suppress(FileNotFoundError):
+            return [name for name in _names(self._home(job) / "notes") if name.startswith(prefix)]
+        return []
+
+    def delete_note(self, job: str, name: str) -> None:
+        with self._reaching():
+            self._note(job, name).unlink(missing_ok=True)
+
     def destroy(self, job: str) -> None:
         home = self._home(job)
         doomed = home.with_name(f".destroyed-{secrets.token_hex(4)}")
@@ -139,6 +175,9 @@ class DirectoryStore(Store):
 
     def _home(self, job: str) -> Path:
         return self._root / "jobs" / check_name(job) / "checkpoints"
+
+    def _note(self, job: str, name: str) -> Path:
+        return self._home(job) / "notes" / check_name(name)
 
     def _own(self, fence: Fence) -> None:
         token = _current_token(self._home(fence.job))

@@ -16,6 +16,7 @@ class _Job:
     held: bool = True
     manifests: dict[tuple[int, int], bytes] = field(default_factory=dict)
     """(fence number, epoch) -> manifest"""
+    notes: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -42,7 +43,8 @@ class MemoryStore(Store):
             if known is not None and known.held:
                 return None
             fence = Fence(job, known.fence.number + 1 if known is not None else 1, owner)
-            self._jobs[job] = _Job(fence, manifests={} if known is None or fresh else known.manifests)
+            manifests = {} if known is None or fresh else known.manifests
+            self._jobs[job] = _Job(fence, manifests=manifests, notes={} if known is None else known.notes)
             return fence
 
     def renew(self, fence: Fence) -> None:
@@ -54,6 +56,11 @@ class MemoryStore(Store):
             known = self._jobs.get(fence.job)
             if known is not None and known.fence == fence:
                 known.held = False
+
+    def held(self, job: str) -> bool:
+        with self._lock:
+            known = self._jobs.get(check_name(job))
+            return known is not None and known.held
 
     def put_blob(self, job: str, name: str, data: bytes) -> None:
         with self._lock:
@@ -94,6 +101,22 @@ class MemoryStore(Store):
                     elif now_s - self._blobs[job, name].needed_s >= self.grace_s:
                         del self._blobs[job, name]
 
+    def put_note(self, job: str, name: str, data: bytes) -> None:
+        with self._lock:
+            self._notes(job)[check_name(name)] = bytes(data)
+
+    def get_note(self, job: str, name: str) -> bytes | None:
+        with self._lock:
+            return self._notes(job).get(check_name(name))
+
+    def list_notes(self, job: str, prefix: str) -> list[str]:
+        with self._lock:
+            return sorted(name for name in self._notes(job) if name.startswith(prefix))
+
+    def delete_note(self, job: str, name: str) -> None:
+        with self._lock:
+            self._notes(job).pop(check_name(name), None)
+
     def destroy(self, job: str) -> None:
         with self._lock:
             self._jobs.pop(check_name(job), None)
@@ -103,6 +126,10 @@ class MemoryStore(Store):
     def jobs(self) -> list[str]:
         with self._lock:
             return sorted(self._jobs)
+
+    def _notes(self, job: str) -> dict[str, bytes]:
+        known = self._jobs.get(check_name(job))
+        return {} if known is None else known.notes
 
     def _own(self, fence: Fence) -> _Job:
         known = self._jobs.get(fence.job)

@@ -5,6 +5,7 @@
     countersign:{<job>}:manifests   list, newest first
     countersign:{<job>}:named       set: the names of blobs that a manifest has named
     countersign:{<job>}:blob:<name> the bytes; expires after the grace period, unless a manifest names it
+    countersign:{<job>}:notes       hash: name -> bytes
     countersign:jobs                set: the names of the jobs
 
 The client repeats a command whose answer it did not get, so every command here can be repeated. A server that restarts
@@ -132,6 +133,10 @@ class RedisStore(Store):
         with self._reaching():
             self._redis.transaction(give_up, lease_key)
 
+    def held(self, job: str) -> bool:
+        with self._reaching():
+            return bool(self._redis.exists(_key(job, "lease")))
+
     def put_blob(self, job: str, name: str, data: bytes) -> None:
         with self._reaching():
             self._redis.set(_blob_key(job, name), data, px=max(1, int(self.grace_s * 1000)), nx=True)
@@ -171,10 +176,37 @@ class RedisStore(Store):
             named = {name.decode() for name in self._redis.smembers(named_key)}
         self._as_owner(fence, let_expire)
 
+    def put_note(self, job: str, name: str, data: bytes) -> None:
+        fence_key, notes_key = _key(job, "fence"), _key(job, "notes")
+        check_name(name)
+
+        def leave(pipe: Client) -> None:
+            known = pipe.exists(fence_key)
+            pipe.multi()
+            if known:
+                pipe.hset(notes_key, name, data)
+
+        with self._reaching():
+            self._redis.transaction(leave, fence_key)
+
+    def get_note(self, job: str, name: str) -> bytes | None:
+        with self._reaching():
+            data: bytes | None = self._redis.hget(_key(job, "notes"), check_name(name))
+        return data
+
+    def list_notes(self, job: str, prefix: str) -> list[str]:
+        with self._reaching():
+            names = self._redis.hkeys(_key(job, "notes"))
+        return sorted(name for name in map(bytes.decode, names) if name.startswith(prefix))
+
+    def delete_note(self, job: str, name: str) -> None:
+        with self._reaching():
+            self._redis.hdel(_key(job, "notes"), check_name(name))
+
     def destroy(self, job: str) -> None:
         with self._reaching():
             named = self._redis.smembers(_key(job, "named"))
-            self._redis.delete(*(_key(job, kind) for kind in ("fence", "lease", "manifests")))
+            self._redis.delete(*(_key(job, kind) for kind in ("fence", "lease", "manifests", "notes")))
             if named:
                 self._redis.unlink(*(_blob_key(job, name.decode()) for name in named))
             self._redis.delete(_key(job, "named"))
