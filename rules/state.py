@@ -288,9 +288,9 @@ class State:
         self.dirty.update(self._images)  # someone may have taken the undone rows already
         self._images = {}
 
-    def begin_epoch(self) -> None:
-        """From here on row_before() can tell what was stored when this was called, after any number of evaluations."""
-        self._epoch_images = {}
+    def begin_epoch(self, *, images: bool = True) -> None:
+        """From here on row_before() can tell what was stored when this was called; without `images` nobody will ask."""
+        self._epoch_images = {} if images else None
 
     def row_before(self, key: str) -> Row:
         """What was stored under the key when the epoch began, as row() would have said."""

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from cluster.core import records, snapshot
 from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, Send
 from cluster.core.errors import InvariantBroken, require
+from cluster.core.keygroups import balanced
 from cluster.core.messages import (
     AlertOutput,
     Counts,
@@ -157,6 +158,8 @@ class _Checkpoint:
     """A checkpoint on its way: at most one at a time."""
 
     epoch: int
+    shards: int
+    """How many have a part in it."""
     chains: dict[int, tuple[str, ...]] = field(default_factory=dict)
     progress: Progress | None = None
     """Set when the epoch is delivered."""
@@ -171,6 +174,10 @@ class Coordinator:
         self._partitions = list(partitions)
         self._start = progress
         self._phase = Phase.RESTORING
+        self._shards = config.shards
+        """How many take part in the next epoch."""
+        self._owners = balanced(config.shards, config.key_groups)
+        """Who owns what in it."""
         self._restored: set[int] = set()
         self._cursor = (progress.partition, progress.start)
         self._ended: set[int] = set()
@@ -226,8 +233,8 @@ class Coordinator:
     def start(self, growing: Iterable[int] = ()) -> list[Effect]:
         """Tell every shard where the job stands. `growing` are the spooled partitions that may still grow."""
         self._growing = {index: self._partitions[index].size_bytes for index in growing}
-        started = Started(self._start.epoch, self._start.watermark, self._start.blobs)
-        return [Send(shard, started) for shard in range(self._config.shards)]
+        started = Started(self._start.epoch, self._start.watermark, self._start.blobs, self._owners)
+        return [Send(shard, started) for shard in range(self._shards)]
 
     def handle(self, message: Message) -> list[Effect]:
         """The only way in."""
@@ -244,7 +251,7 @@ class Coordinator:
 
     def _shard_restored(self, message: ShardRestored) -> list[Effect]:
         self._restored.add(message.shard)
-        if len(self._restored) < self._config.shards:
+        if len(self._restored) < self._shards:
             return []
         self._enter(Phase.RUNNING)
         return self._advance()
@@ -289,11 +296,11 @@ class Coordinator:
 
     def _cut(self, tasks: list[Task], *, checkpoint: bool) -> list[Effect]:
         self._cut_epoch += 1
-        cut = EpochCut(self._cut_epoch, tuple(tasks), checkpoint)
+        cut = EpochCut(self._cut_epoch, tuple(tasks), checkpoint, self._shards, self._owners)
         self._epochs[self._cut_epoch] = _Epoch(cut, self._cursor)
         if checkpoint:
-            self._checkpoint = _Checkpoint(self._cut_epoch)
-        return [Send(shard, cut) for shard in range(self._config.shards)]
+            self._checkpoint = _Checkpoint(self._cut_epoch, self._shards)
+        return [Send(shard, cut) for shard in range(self._shards)]
 
     def _checkpoint_due(self) -> bool:
         if self._checkpoint is not None or self._now_s is None or self._checkpointed_at_s is None:
@@ -313,7 +320,7 @@ class Coordinator:
         """The next slices in order, about `epoch_events` records together."""
         tasks: list[Task] = []
         budget = float(self._config.epoch_events)
-        share = math.ceil(self._config.epoch_events / self._config.shards)
+        share = math.ceil(self._config.epoch_events / self._shards)
         while budget > 0 and not self._input_over():
             index, start = self._cursor
             partition = self._partitions[index]
@@ -340,13 +347,13 @@ class Coordinator:
                 budget -= max(1.0, guess)
                 continue
             stop = start + int(self._config.epoch_events * self._mean_bytes)
-            tasks.append(Task(len(tasks), index % self._config.shards, Slice(index, start, stop)))
+            tasks.append(Task(len(tasks), index % self._shards, Slice(index, start, stop)))
             self._cursor = (index, stop)
             break  # what follows it in order is not known before its end is
         return tasks
 
     def _task(self, tasks: list[Task], part: Slice) -> Task:
-        return Task(len(tasks), (self._cut_epoch + len(tasks)) % self._config.shards, part)
+        return Task(len(tasks), (self._cut_epoch + len(tasks)) % self._shards, part)
 
     def _known_length(self, partition: Partition) -> int | None:
         """Bytes or rows, where the partition can be cut anywhere; None where only its reader finds the end."""
@@ -409,7 +416,7 @@ class Coordinator:
         require(message.shard not in epoch.grouped, f"shard {message.shard} finished epoch {message.epoch} twice")
         epoch.grouped[message.shard] = message
         effects: list[Effect] = []
-        while (ready := self._epochs.get(self._delivered + 1)) and len(ready.grouped) == self._config.shards:
+        while (ready := self._epochs.get(self._delivered + 1)) and len(ready.grouped) == ready.cut.shards:
             effects += self._deliver(self._delivered + 1, ready)
         return effects + self._advance()
 
@@ -485,7 +492,7 @@ class Coordinator:
         checkpoint = self._checkpoint
         if checkpoint is None or checkpoint.progress is None or checkpoint.committing:
             return []
-        if len(checkpoint.chains) < self._config.shards:
+        if len(checkpoint.chains) < checkpoint.shards:
             return []
         checkpoint.committing = True
         blobs = tuple(name for _, chain in sorted(checkpoint.chains.items()) for name in chain)
@@ -497,7 +504,7 @@ class Coordinator:
             "job": self._config.job,
             "fence": self._config.fence,
             "key_groups": self._config.key_groups,
-            "shards": self._config.shards,
+            "shards": self._shards,
             "pack_digest": self._config.pack_digest,
             "job_start_s": self._config.job_start_s,
             "lateness_s": self._config.lateness_s,

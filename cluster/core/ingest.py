@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from cluster.core.keygroups import key_grouping, owner_of
+from cluster.core.keygroups import Owners, key_grouping
 from cluster.core.messages import (
     Counts,
     FoundError,
@@ -91,6 +91,7 @@ class _Work:
     number: int
     partition: int
     source: str
+    owners: Owners
     clock: SliceClock
     current_s: float | None
     """The time of the event in hand: its own, else that of the one before it (DESIGN 11.3)."""
@@ -132,7 +133,6 @@ class Ingest:
     def __init__(
         self,
         shard: int,
-        shards: int,
         pack: Pack,
         decoder: Decoder,
         key_groups: int,
@@ -148,8 +148,6 @@ class Ingest:
         self._context_of = pack.context_of
         self._plans: dict[str, _Plan] = {}
         self._group_of = key_grouping(key_groups)
-        self._owners = [owner_of(group, shards, key_groups) for group in range(key_groups)]
-        self._shards = shards
         self._evaluation = Evaluation(None)
 
     def _plan(self, log_type: str) -> _Plan:
@@ -180,19 +178,21 @@ class Ingest:
         log_type: str,
         records: Records,
         time_before_s: float | None,
+        owners: Owners,
+        shards: int,
     ) -> IngestedSlice | NeedsTime:
-        """Ingest one slice.
+        """Ingest one slice for `shards` shards, of which `owners` says who gets what.
 
         `log_type` is that of the partition; a record's own p_log_type wins. `time_before_s` is the time of the last event
         before the slice, None while it is not known: NeedsTime is returned if it turns out to matter.
         """
         done = IngestedSlice(
-            [RoutedSlice(number, SliceTimes(), [], [] if n == self._shard else None) for n in range(self._shards)],
+            [RoutedSlice(number, SliceTimes(), [], [] if n == self._shard else None) for n in range(shards)],
             SliceTimes(),
             len(records.raws) + len(records.too_long),
             None,
         )
-        work = _Work(done, number, partition, source, SliceClock(), time_before_s)
+        work = _Work(done, number, partition, source, owners, SliceClock(), time_before_s)
         default = self._plan(log_type)
         loads = orjson.loads
         skips = None if default.prefilter is None else default.prefilter.skips
@@ -291,7 +291,7 @@ class Ingest:
             if outcome is NO_MATCH:
                 continue
             if outcome is REACHED:
-                owner = self._owners[self._group_of(evaluation.key or "")]
+                owner = work.owners[self._group_of(evaluation.key or "")]
                 if touched is None:
                     touched = {}
                 touched.setdefault(owner, []).append(ordinal)

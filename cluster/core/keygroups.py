@@ -10,6 +10,9 @@ DEFAULT_KEY_GROUPS = 256
 """Fixed when a job is created. A power of two well above any shard count in sight, and small enough for a table a person
 can read."""
 
+Owners = tuple[int, ...]
+"""key group -> the shard that owns it."""
+
 _CACHED_KEYS = 65_536
 
 
@@ -50,11 +53,6 @@ def window_group(rule_id: str, dedup: str, groups: int) -> int:
     return group_of(f"{rule_id}\0{dedup}", groups)
 
 
-def owner_of(group: int, shards: int, groups: int) -> int:
-    """The shard that owns a group: shards own contiguous ranges of nearly equal size."""
-    return group * shards // groups
-
-
-def owned_range(shard: int, shards: int, groups: int) -> range:
-    """The groups that a shard owns; the inverse of owner_of."""
-    return range(-(-shard * groups // shards), -(-(shard + 1) * groups // shards))
+def balanced(shards: int, groups: int) -> Owners:
+    """Who owns what when a job begins: shards own contiguous ranges of nearly equal size."""
+    return tuple(group * shards // groups for group in range(groups))

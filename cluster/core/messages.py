@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from cluster.core.keygroups import Owners
 from cluster.core.watermark import SliceTimes, Watermark
 from rules.event import PantherEvent
 from rules.rule import Match, RuleError
@@ -213,6 +214,8 @@ class Started:
     """The last epoch whose effects the blobs hold; 0 for a new job."""
     watermark: Watermark
     blobs: tuple[str, ...]
+    owners: Owners
+    """Who owns what at the end of that epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,10 @@ class EpochCut:
     epoch: int
     tasks: tuple[Task, ...]
     checkpoint: bool
+    shards: int
+    """How many take part: those with a lower number."""
+    owners: Owners
+    """Who owns what in it, from routing to grouping. Only a cut changes that."""
 
 
 @dataclass(frozen=True, slots=True)

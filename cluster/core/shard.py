@@ -26,7 +26,7 @@ from cluster.core import records, snapshot
 from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import InvariantBroken, require
 from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, event_id_of
-from cluster.core.keygroups import key_grouping, owned_range, owner_of, window_group
+from cluster.core.keygroups import Owners, key_grouping, window_group
 from cluster.core.lane import Lane
 from cluster.core.messages import (
     AlertOutput,
@@ -79,7 +79,6 @@ class ShardConfig:
     """What a shard must know besides the pack."""
 
     shard: int
-    shards: int
     key_groups: int
     lateness_s: float
     max_value_bytes: int
@@ -179,20 +178,20 @@ class Shard:
         self._decoder = Decoder(log_types, pack.context_of)
         self._ingest = Ingest(
             config.shard,
-            config.shards,
             pack,
             self._decoder,
             config.key_groups,
             use_index=config.use_index,
             use_prefilter=config.use_prefilter,
         )
-        self._owned = owned_range(config.shard, config.shards, config.key_groups)
+        self._owners: Owners = ()
+        """Who owns what in the epoch that was executed last."""
         self._group_of = key_grouping(config.key_groups)
         self.state = State(config.max_value_bytes)
         self.windows = Windows()
-        self._alone = config.shards == 1
-        """No key is another shard's: nothing is ever deferred."""
-        self._evaluation = Evaluation(self.state, None if self._alone else self._owns)
+        self._alone = Evaluation(self.state)
+        """For epochs of one shard: no key is another's, nothing is ever deferred."""
+        self._among_others = Evaluation(self.state, self._owns)
         self._epochs: dict[int, _Epoch] = {}
         self._executed = 0
         self._grouped = 0
@@ -227,16 +226,18 @@ class Shard:
         require(not self._epochs and self._executed == 0, "a shard is started once")
         self._executed = self._grouped = message.epoch
         self._watermark = message.watermark
+        self._owners = message.owners
         return [LoadBlobs(message.blobs)]
 
     def _restore(self, message: BlobsLoaded) -> list[Effect]:
         for blob in message.blobs:
             keys, windows = snapshot.decode(blob)
             for row in keys:
-                if self._group_of(row.key) in self._owned:
+                if self._owns(row.key):
                     self.state.restore(row)
             for window in windows:
-                if window_group(window.rule_id, window.dedup, self._config.key_groups) in self._owned:
+                group = window_group(window.rule_id, window.dedup, self._config.key_groups)
+                if self._owners[group] == self._config.shard:
                     self.windows.restore(window)
         return [Send(COORDINATOR, ShardRestored(self._config.shard))]
 
@@ -268,9 +269,17 @@ class Shard:
         self, number: int, epoch: _Epoch, task_number: int, records: Records, time_before_s: float | None
     ) -> list[Effect]:
         assert epoch.cut is not None
-        partition = epoch.cut.tasks[task_number].slice.partition
+        cut = epoch.cut
+        partition = cut.tasks[task_number].slice.partition
         done = self._ingest.slice(
-            task_number, partition, self._sources[partition], self._log_types[partition], records, time_before_s
+            task_number,
+            partition,
+            self._sources[partition],
+            self._log_types[partition],
+            records,
+            time_before_s,
+            cut.owners,
+            cut.shards,
         )
         if isinstance(done, NeedsTime):
             epoch.waiting[task_number] = records
@@ -280,16 +289,17 @@ class Shard:
             number, task_number, done.records, records.next_start, records.at_end, done.last_time_s
         )
         effects: list[Effect] = [Send(COORDINATOR, ingested)]
-        if len(epoch.ingested) == len(self._own_tasks(epoch.cut)):
+        if len(epoch.ingested) == len(self._own_tasks(cut)):
             effects += self._route(number, epoch)
         return effects
 
     def _route(self, number: int, epoch: _Epoch) -> list[Effect]:
+        assert epoch.cut is not None
         done = [epoch.ingested[task] for task in sorted(epoch.ingested)]
         own = self._config.shard
         effects: list[Effect] = [
             Send(to, EventsRouted(number, own, tuple(ingested.routed[to] for ingested in done)))
-            for to in range(self._config.shards)
+            for to in range(epoch.cut.shards)
             if to != own
         ]
         routed = tuple(ingested.routed[own] for ingested in done)
@@ -308,24 +318,23 @@ class Shard:
     def _advance_execute(self) -> list[Effect]:
         """Execute the next epoch, once its events are here and the one before it is resolved."""
         epoch = self._epochs.get(self._executed + 1)
-        if epoch is None or epoch.cut is None or len(epoch.routed) < self._config.shards or self._grouped < self._executed:
+        if epoch is None or epoch.cut is None or len(epoch.routed) < epoch.cut.shards or self._grouped < self._executed:
             return []
         self._executed += 1
         return self._execute(self._executed, epoch)
 
     def _execute(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.cut is not None
+        self._owners = epoch.cut.owners
         epoch.horizon_s = self._watermark.w_s - self._config.lateness_s
         self.state.free(epoch.horizon_s, _FREED_PER_EPOCH)
-        if not self._alone:
-            self.state.begin_epoch()
+        self.state.begin_epoch(images=epoch.cut.shards > 1)
         found: list[FoundMatch] = []
         started = self._watermark
         slices = self._slices(epoch)
         require([s.number for s in slices] == [t.number for t in epoch.cut.tasks], f"epoch {number} misses a slice")
         for routed in slices:
-            partition = epoch.cut.tasks[routed.number].slice.partition
-            self._execute_slice(epoch, routed, partition, found)
+            self._execute_slice(epoch, epoch.cut, routed, found)
             ingested = epoch.ingested.get(routed.number)
             if ingested is not None:
                 found += [self._clocked(final, ingested) for final in ingested.matches]
@@ -339,10 +348,13 @@ class Shard:
     def _slices(epoch: _Epoch) -> list[RoutedSlice]:
         return sorted((part for parts in epoch.routed.values() for part in parts), key=lambda part: part.number)
 
-    def _execute_slice(self, epoch: _Epoch, routed: RoutedSlice, partition: int, found: list[FoundMatch]) -> None:
+    def _execute_slice(self, epoch: _Epoch, cut: EpochCut, routed: RoutedSlice, found: list[FoundMatch]) -> None:
+        partition = cut.tasks[routed.number].slice.partition
         source = self._sources[partition]
-        evaluation, state, watermark = self._evaluation, self.state, self._watermark
-        lateness_s, alone = self._config.lateness_s, self._alone
+        alone = cut.shards == 1
+        evaluation = self._alone if alone else self._among_others
+        state, watermark = self.state, self._watermark
+        lateness_s = self._config.lateness_s
         parsed = routed.parsed
         rule_sets = epoch.rule_sets
         for at, item in enumerate(routed.events):
@@ -389,11 +401,12 @@ class Shard:
         return found._replace(clock_s=max(found.event_time_s, w_s - self._config.lateness_s))
 
     def _owns(self, key: str) -> bool:
-        return self._group_of(key) in self._owned
+        return self._owners[self._group_of(key)] == self._config.shard
 
     def _send_executed(self, number: int, epoch: _Epoch, found: list[FoundMatch]) -> list[Effect]:
-        own, leader = self._config.shard, self._leader(number)
-        batches = self._by_grouper(found)
+        assert epoch.cut is not None
+        own, leader = self._config.shard, self._leader(epoch.cut)
+        batches = self._by_grouper(epoch.cut, found)
         joining = epoch.joining
         epoch.counts.deferred += len(joining)
         self._count_rules(epoch)
@@ -404,13 +417,13 @@ class Shard:
         effects: list[Effect] = [Send(to, message) for to, message in enumerate(executed) if to != own]
         return effects + self._epoch_executed(executed[own])
 
-    def _by_grouper(self, found: list[FoundMatch]) -> list[list[FoundMatch]]:
+    def _by_grouper(self, cut: EpochCut, found: list[FoundMatch]) -> list[list[FoundMatch]]:
         """Matches by the shard that owns their alert window."""
-        groups, shards = self._config.key_groups, self._config.shards
-        batches: list[list[FoundMatch]] = [[] for _ in range(shards)]
+        groups, owners = self._config.key_groups, cut.owners
+        batches: list[list[FoundMatch]] = [[] for _ in range(cut.shards)]
         for match in found:
             rule_id = self._rules[match.order[2]].id
-            batches[owner_of(window_group(rule_id, match.match.dedup, groups), shards, groups)].append(match)
+            batches[owners[window_group(rule_id, match.match.dedup, groups)]].append(match)
         return batches
 
     def _count_rules(self, epoch: _Epoch) -> None:
@@ -425,9 +438,10 @@ class Shard:
 
     # --- the serial lane -----------------------------------------------------------------------------------------
 
-    def _leader(self, number: int) -> int:
+    @staticmethod
+    def _leader(cut: EpochCut) -> int:
         """Who runs the lane of an epoch: in turns, so that the work is shared."""
-        return number % self._config.shards
+        return cut.epoch % cut.shards
 
     def _epoch_executed(self, message: EpochExecuted) -> list[Effect]:
         epoch = self._epochs.setdefault(message.epoch, _Epoch())
@@ -437,7 +451,7 @@ class Shard:
 
     def _resolve(self, number: int, epoch: _Epoch) -> list[Effect]:
         """Once every shard has executed: group the epoch, after the serial lane where there is one."""
-        if len(epoch.executed) < self._config.shards:
+        if epoch.cut is None or len(epoch.executed) < epoch.cut.shards:
             return []
         require(number == self._executed, f"epoch {number} was executed everywhere but here")
         if not any(executed.deferred for executed in epoch.executed.values()):
@@ -445,7 +459,7 @@ class Shard:
         if epoch.ran is not None:
             self._take_over(epoch, epoch.ran)
             return self._finish(number, epoch)
-        if epoch.lane is not None or self._leader(number) != self._config.shard:
+        if epoch.lane is not None or self._leader(epoch.cut) != self._config.shard:
             return []
         epoch.lane = Lane(self._rules, self._decoder, self._sources, self._config.max_value_bytes, self._timer)
         joining = [joined for executed in epoch.executed.values() for joined in executed.joining]
@@ -453,10 +467,11 @@ class Shard:
 
     def _ask(self, number: int, epoch: _Epoch, keys: set[str]) -> list[Effect]:
         """Ask the owners for keys that the lane wants. Sorted: what is sent must not depend on the order of a set."""
-        groups, shards, own = self._config.key_groups, self._config.shards, self._config.shard
+        assert epoch.cut is not None
+        owners, own = epoch.cut.owners, self._config.shard
         wanted: dict[int, list[str]] = {}
         for key in sorted(keys):
-            wanted.setdefault(owner_of(self._group_of(key), shards, groups), []).append(key)
+            wanted.setdefault(owners[self._group_of(key)], []).append(key)
         epoch.asked = set(wanted)
         effects: list[Effect] = [
             Send(to, KeysAsked(number, tuple(asked))) for to, asked in wanted.items() if to != own
@@ -466,8 +481,9 @@ class Shard:
         return effects
 
     def _keys_asked(self, message: KeysAsked) -> list[Effect]:
-        lent = self._lent(message.epoch, self._epochs[message.epoch], message.keys)
-        return [Send(self._leader(message.epoch), lent)]
+        epoch = self._epochs[message.epoch]
+        assert epoch.cut is not None
+        return [Send(self._leader(epoch.cut), self._lent(message.epoch, epoch, message.keys))]
 
     def _lent(self, number: int, epoch: _Epoch, keys: Iterable[str]) -> KeysLent:
         require(number == self._executed, f"keys of epoch {number} are asked for, which does not run here")
@@ -507,11 +523,12 @@ class Shard:
         return self._ask(message.epoch, epoch, wanted) if wanted else self._close_lane(message.epoch, epoch, epoch.lane)
 
     def _close_lane(self, number: int, epoch: _Epoch, lane: Lane) -> list[Effect]:
-        groups, shards, own = self._config.key_groups, self._config.shards, self._config.shard
+        assert epoch.cut is not None
+        owners, shards, own = epoch.cut.owners, epoch.cut.shards, self._config.shard
         rows: list[list[Row]] = [[] for _ in range(shards)]
         for row in lane.rows():
-            rows[owner_of(self._group_of(row.key), shards, groups)].append(row)
-        matches = self._by_grouper(lane.matches)
+            rows[owners[self._group_of(row.key)]].append(row)
+        matches = self._by_grouper(epoch.cut, lane.matches)
         for rule_id, counts in lane.counts.items():
             epoch.counts.rules.setdefault(rule_id, RuleCounts()).add(counts)
         ran = [
@@ -629,10 +646,11 @@ class Shard:
         require(self._grouped <= self._executed, "grouped an epoch before executing it")
         for number, epoch in self._epochs.items():
             require(number > self._grouped, f"epoch {number} was grouped and kept")
-            require(len(epoch.routed) <= self._config.shards, f"epoch {number} heard of more shards than there are")
+            if epoch.cut is not None:
+                require(len(epoch.routed) <= epoch.cut.shards, f"epoch {number} heard of more shards than there are")
             if number > self._executed:
                 require(epoch.watermark is None, f"epoch {number} has a watermark and was not executed")
         for row in self.state.rows(float("-inf")):
-            require(self._group_of(row.key) in self._owned, f"key {row.key!r} belongs to another shard")
+            require(self._owns(row.key), f"key {row.key!r} belongs to another shard")
         self.state.validate()
         self.windows.validate()

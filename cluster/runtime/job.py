@@ -50,7 +50,6 @@ class JobSpec:
     def shard_config(self, shard: int) -> ShardConfig:
         return ShardConfig(
             shard,
-            self.shards,
             self.config.key_groups,
             self.config.lateness_s,
             self.config.max_value_bytes,

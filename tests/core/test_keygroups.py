@@ -5,14 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.core.keygroups import group_of, hashed_part, key_grouping, owned_range, owner_of
+from cluster.core.keygroups import balanced, group_of, hashed_part, key_grouping
 
 
 @given(st.integers(1, 64), st.integers(1, 256))
-def test_every_group_has_exactly_the_owner_that_says_it_owns_it(shards: int, groups: int) -> None:
-    owners = {group: shard for shard in range(shards) for group in owned_range(shard, shards, groups)}
+def test_shards_begin_with_contiguous_shares_of_nearly_one_size(shards: int, groups: int) -> None:
+    owners = balanced(shards, groups)
+    sizes = [owners.count(shard) for shard in range(shards)]
 
-    assert owners == {group: owner_of(group, shards, groups) for group in range(groups)}
+    assert len(owners) == groups
+    assert list(owners) == sorted(owners)
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_the_hash_is_stable_between_versions_and_processes() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cluster.core import snapshot
 from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import CorruptSnapshot, InvariantBroken
+from cluster.core.keygroups import balanced
 from cluster.core.messages import (
     BlobsLoaded,
     EpochCut,
@@ -88,7 +89,7 @@ class Cluster:
     def __init__(self, pack: Pack, shards: int) -> None:
         partition = Partition(0, "p.jsonl", "jsonl", None, 0, 0, "d", None, "T", None)
         self.machines = [
-            Shard(ShardConfig(n, shards, 64, 86_400.0, 400_000, (partition,), 1), pack, TYPES) for n in range(shards)
+            Shard(ShardConfig(n, 64, 86_400.0, 400_000, (partition,), 1), pack, TYPES) for n in range(shards)
         ]
         self.sent: list[Message] = []
         self.blobs: dict[str, bytes] = {}
@@ -130,7 +131,11 @@ class Cluster:
     def start(self, epoch: int = 0, watermark: Watermark = START, blobs: Sequence[str] = ()) -> None:
         self.epoch = epoch
         for shard in range(len(self.machines)):
-            self.tell(shard, Started(epoch, watermark, tuple(blobs)))
+            self.tell(shard, Started(epoch, watermark, tuple(blobs), balanced(len(self.machines), 64)))
+
+    def cut(self, epoch: int, tasks: tuple[Task, ...], checkpoint: bool = False) -> EpochCut:
+        shards = len(self.machines)
+        return EpochCut(epoch, tasks, checkpoint, shards, balanced(shards, 64))
 
     def play(self, slices: list[list[tuple[int, bytes]]], checkpoint: bool = False) -> None:
         """One epoch with these slices of (offset, record)."""
@@ -138,7 +143,7 @@ class Cluster:
         self.records = [Records([raw for _, raw in part], [at for at, _ in part], [], 0, False) for part in slices]
         tasks = tuple(Task(n, n % len(self.machines), Slice(0, 0, 0)) for n in range(len(slices)))
         for shard in range(len(self.machines)):
-            self.tell(shard, EpochCut(self.epoch, tasks, checkpoint))
+            self.tell(shard, self.cut(self.epoch, tasks, checkpoint))
 
     def records_of(self, kind: str) -> list[dict[str, Any]]:
         """All records of a kind that left, in position order."""
@@ -255,7 +260,7 @@ def test_an_event_goes_once_to_each_shard_that_owns_one_of_its_keys() -> None:
     cluster.start()
     routed: list[EventsRouted] = []
     handle = cluster.machines[0].handle
-    effects = handle(EpochCut(1, (Task(0, 0, Slice(0, 0, 0)),), False))
+    effects = handle(cluster.cut(1, (Task(0, 0, Slice(0, 0, 0)),)))
     assert isinstance(effects[0], ReadSlice)
     records = Records([b'{"user":"alice","host":"h1","t":1700000000}'], [0], [], 0, True)
     for effect in handle(SliceRead(1, 0, records)):
@@ -384,10 +389,10 @@ def test_it_reports_what_it_read() -> None:
 def test_an_epoch_cut_twice_is_a_bug() -> None:
     cluster = Cluster(PACK, 2)
     cluster.start()
-    cluster.machines[0].handle(EpochCut(1, (Task(0, 1, Slice(0, 0, 0)),), False))
+    cluster.machines[0].handle(cluster.cut(1, (Task(0, 1, Slice(0, 0, 0)),)))
 
     with pytest.raises(InvariantBroken, match="twice"):
-        cluster.machines[0].handle(EpochCut(1, (Task(0, 1, Slice(0, 0, 0)),), False))
+        cluster.machines[0].handle(cluster.cut(1, (Task(0, 1, Slice(0, 0, 0)),)))
 
 
 def test_a_snapshot_is_read_back_as_it_was_written() -> None:

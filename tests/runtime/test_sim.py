@@ -119,7 +119,7 @@ def _no_tail(_: Any) -> Any:
 def _impatient(_: Any) -> Any:
     def advance(self: Shard) -> Any:
         epoch = self._epochs.get(self._executed + 1)
-        if epoch is None or epoch.cut is None or len(epoch.routed) < self._config.shards:
+        if epoch is None or epoch.cut is None or len(epoch.routed) < epoch.cut.shards:
             return []
         self._executed += 1
         return self._execute(self._executed, epoch)
@@ -178,7 +178,7 @@ def _stands(original: Any) -> Any:
 
 def _captured_before(self: Shard, delta: bool) -> Any:
     keys = self.state.take_dirty() if delta else [row.key for row in self.state.rows(float("-inf"))]
-    if self._alone:
+    if self.state._epoch_images is None:
         return [self.state.row(key) for key in keys[1:]]
     return [self.state.row_before(key) for key in keys]
 

@@ -340,7 +340,6 @@ class World:
         coordinator = Coordinator(config, partitions, progress)
         shard = ShardConfig(
             0,
-            self._shards,
             options.key_groups,
             workload.lateness_s,
             400_000,
