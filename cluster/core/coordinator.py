@@ -48,6 +48,7 @@ from cluster.core.messages import (
     Ticked,
     TimeKnown,
 )
+from cluster.core.poison import NO_POISON, Poison, poison_of, poison_record
 from cluster.core.watermark import NEVER_S, Watermark
 
 RUN_AHEAD_EPOCHS = 3
@@ -139,6 +140,8 @@ class Progress:
     """rule id -> (start of its window, alerts in it)"""
     totals: Totals = field(default_factory=Totals)
     """What the run had done by then, for those who take it over."""
+    poison: Poison = NO_POISON
+    """Evaluations that do not return, as far as they are known. It grows between lives only."""
 
 
 @dataclass(slots=True)
@@ -233,7 +236,7 @@ class Coordinator:
     def start(self, growing: Iterable[int] = ()) -> list[Effect]:
         """Tell every shard where the job stands. `growing` are the spooled partitions that may still grow."""
         self._growing = {index: self._partitions[index].size_bytes for index in growing}
-        started = Started(self._start.epoch, self._start.watermark, self._start.blobs, self._owners)
+        started = Started(self._start.epoch, self._start.watermark, self._start.blobs, self._owners, self._start.poison)
         return [Send(shard, started) for shard in range(self._shards)]
 
     def handle(self, message: Message) -> list[Effect]:
@@ -451,6 +454,7 @@ class Coordinator:
                 (),
                 dict(self._limiter),
                 copy.deepcopy(self.totals),
+                self._start.poison,
             )
         return [deliver, *self._commit()]
 
@@ -573,6 +577,7 @@ def progress_record(progress: Progress, blobs: tuple[str, ...]) -> dict[str, Any
         "limiter": {rule_id: list(window) for rule_id, window in progress.limiter.items()},
         "blobs": list(blobs),
         "totals": asdict(progress.totals),
+        **poison_record(progress.poison),
     }
 
 
@@ -587,6 +592,7 @@ def progress_of(manifest: dict[str, Any]) -> Progress:
         tuple(manifest["blobs"]),
         {rule_id: (opened_s, count) for rule_id, (opened_s, count) in manifest["limiter"].items()},
         _totals_of(manifest.get("totals", {})),
+        poison_of(manifest),
     )
 
 

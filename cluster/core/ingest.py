@@ -26,6 +26,7 @@ from cluster.core.messages import (
     RoutedSlice,
     TooLong,
 )
+from cluster.core.poison import NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
 from cluster.core.prefilter import Prefilter
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
@@ -136,10 +137,12 @@ class Ingest:
         pack: Pack,
         decoder: Decoder,
         key_groups: int,
+        cells: Cells,
         *,
         use_index: bool = True,
         use_prefilter: bool = True,
     ) -> None:
+        self._cells = cells
         self._use_index = use_index
         self._use_prefilter = use_prefilter
         self._shard = shard
@@ -149,6 +152,13 @@ class Ingest:
         self._plans: dict[str, _Plan] = {}
         self._group_of = key_grouping(key_groups)
         self._evaluation = Evaluation(None)
+        self._skips = Skips(NO_POISON, ())
+        self._on_event = self._event
+
+    def poison(self, poison: Poison) -> None:
+        """Skip these evaluations from here on."""
+        self._skips = Skips(poison, self._rules)
+        self._on_event = self._event_of_poisoned if self._skips else self._event
 
     def _plan(self, log_type: str) -> _Plan:
         plan = self._plans.get(log_type)
@@ -227,6 +237,7 @@ class Ingest:
             if plan.splits:
                 if not all(self._take(work, plan, *each, raw) for each in timed):
                     return NeedsTime(self._last_time(records.raws, log_type))
+                self._cells[SUB] = 0
                 continue
             # _take() written out, without what only split records need: nearly all events of a run pass here.
             if own_s is not None:
@@ -239,7 +250,7 @@ class Ingest:
                 work.rounds = has_long_integer(raw)
                 if work.rounds:
                     record = cast(dict[str, Any], parse(raw))
-                self._event(work, plan, candidates, record, (partition, offset), raw)
+                self._on_event(work, plan, candidates, record, (partition, offset), raw)
             work.events += 1
         if blind:
             last_s = self._last_time(records.raws[settled:], log_type)
@@ -261,13 +272,33 @@ class Ingest:
         candidates = plan.candidates(event)
         if candidates:
             work.rounds = True  # split records are rare enough to be parsed exactly, always
-            self._event(work, plan, candidates, event, position, raw)
+            self._cells[SUB] = position[2] if len(position) > 2 else 0
+            self._on_event(work, plan, candidates, event, position, raw)
         work.events += 1
         return True
 
     def _own_plan(self, own_type: object, default: _Plan) -> _Plan:
         """The plan of the record's own p_log_type, which wins over that of its partition."""
         return self._plan(own_type) if isinstance(own_type, str) and own_type else default
+
+    def _event_of_poisoned(
+        self,
+        work: _Work,
+        plan: _Plan,
+        candidates: tuple[int, ...],
+        data: dict[str, Any],
+        position: Position,
+        raw: bytes,
+    ) -> None:
+        """_event() for the rules that are to be run, and what is said of those that hung on this event."""
+        skips, place = self._skips, place_of(position)
+        for ordinal, error in skips.errors(place, (plan.rules[candidate][0] for candidate in candidates)):
+            order = (work.number, work.events, ordinal)
+            found = FoundError(order, position, event_id_of(data, position), self._rules[ordinal].id, error)
+            work.done.errors.append(found)
+        candidates = tuple(candidate for candidate in candidates if skips.runs(place, plan.rules[candidate][0]))
+        if candidates:
+            self._event(work, plan, candidates, data, position, raw)
 
     def _event(
         self,
@@ -285,8 +316,11 @@ class Ingest:
         evaluation.begin_event(time_s, position)
         touched: dict[int, list[int]] | None = None
         active = False
+        cells = self._cells
+        cells[OFFSET] = position[1]
         for candidate in candidates:
             ordinal, rule = plan.rules[candidate]
+            cells[ORDINAL] = ordinal
             outcome = evaluate(rule, event, evaluation)
             if outcome is NO_MATCH:
                 continue
@@ -299,6 +333,7 @@ class Ingest:
             else:
                 active |= outcome.match is not None
                 self._final(work, plan, rule, (work.number, work.events, ordinal), event, time_s, position, outcome)
+        cells[ORDINAL] = NOTHING
         done.counts.probes += len(candidates)
         if touched is not None:
             self._route(work, plan, touched, event, time_s, position, raw)

@@ -14,14 +14,20 @@ their evaluations run again to the same end.
 
 The first evaluation that a pass set aside had run after the same evaluations on the same values as it will in the next one, so
 it must ask for the same keys again and get further. If it does not, its rule is not deterministic: an error, not a pass more.
+
+While a pass has set nothing aside, each of its evaluations meets what it would in sequence, in this pass already: by induction,
+those of the closure before it are as in sequence and asked for lent keys only, and those outside touched none of these. So an
+evaluation that does not return there does not return in sequence either. One that is suspected of it (poison.py) runs only there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from cluster.core.ingest import Decoder, event_id_of
 from cluster.core.messages import FoundError, FoundMatch, JoinedEvaluation, Order, RuleCounts
+from cluster.core.poison import FINAL, NOTHING, OFFSET, ORDINAL, PARTITION, SUB, Cells, Suspect, begin_run, place_of
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.rule import Outcome, Rule, RuleError
@@ -38,12 +44,16 @@ class Lane:
         sources: Mapping[int, str],
         max_value_bytes: int,
         timer: Callable[[], float],
+        cells: Cells,
+        suspects: AbstractSet[Suspect],
     ) -> None:
         self._rules = rules
         self._decoder = decoder
         self._sources = sources
         self._max_value_bytes = max_value_bytes
         self._timer = timer
+        self._cells = cells
+        self._suspects = suspects
         self._rows: dict[str, Row] = {}
         """Every lent key, as it was when the epoch began."""
         self._evaluations: dict[Order, JoinedEvaluation] = {}
@@ -79,13 +89,23 @@ class Lane:
         self.matches, self.errors, self.counts = [], [], {}
         wanted: set[str] = set()
         expected, self._first_aside = self._first_aside, None
+        cells = self._cells
+        begin_run(cells, NOTHING, final=True)
         for order, joined in sorted(self._evaluations.items()):
             routed = joined.event
             rule = self._rules[order[2]]
+            if wanted:
+                cells[FINAL] = 0
+                if self._suspects and Suspect(rule.id, place_of(routed.position)) in self._suspects:
+                    continue
+            event = self._event(joined)
             state.clock_s = joined.clock_s
             evaluation.begin_event(routed.time_s, routed.position)
+            cells[PARTITION], cells[OFFSET], cells[SUB] = place_of(routed.position)
+            cells[ORDINAL] = order[2]
             began_s = self._timer()
-            outcome = evaluate(rule, self._event(joined), evaluation)
+            outcome = evaluate(rule, event, evaluation)
+            cells[ORDINAL] = NOTHING
             counts = self.counts.setdefault(rule.id, RuleCounts())
             counts.lane += 1
             counts.lane_s += self._timer() - began_s

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from cluster.core.keygroups import Owners
+from cluster.core.poison import NO_POISON, Poison
 from cluster.core.watermark import SliceTimes, Watermark
 from rules.event import PantherEvent
 from rules.rule import Match, RuleError
@@ -216,6 +217,8 @@ class Started:
     blobs: tuple[str, ...]
     owners: Owners
     """Who owns what at the end of that epoch."""
+    poison: Poison = NO_POISON
+    """What is not to be evaluated."""
 
 
 @dataclass(frozen=True, slots=True)

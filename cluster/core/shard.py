@@ -61,6 +61,7 @@ from cluster.core.messages import (
     Task,
     TimeKnown,
 )
+from cluster.core.poison import NOTHING, OFFSET, ORDINAL, SUB, Cells, Suspect, begin_run, place_of, unwatched
 from cluster.core.watermark import NEVER_S, Watermark
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
@@ -164,9 +165,12 @@ class Shard:
         pack: Pack,
         log_types: Mapping[str, LogType],
         timer: Callable[[], float] = lambda: 0.0,
+        cells: Cells | None = None,
     ) -> None:
-        """`timer` gives seconds, for the report on lane time; no result depends on it."""
+        """`timer` gives seconds, for the report on lane time; no result depends on it. `cells`: see poison.py."""
         self._config = config
+        self._cells: Cells = unwatched() if cells is None else cells
+        self._suspects: frozenset[Suspect] = frozenset()
         self._timer = timer
         self._rules: tuple[Rule, ...] = pack.rules
         self._policies = [
@@ -181,6 +185,7 @@ class Shard:
             pack,
             self._decoder,
             config.key_groups,
+            self._cells,
             use_index=config.use_index,
             use_prefilter=config.use_prefilter,
         )
@@ -227,6 +232,8 @@ class Shard:
         self._executed = self._grouped = message.epoch
         self._watermark = message.watermark
         self._owners = message.owners
+        self._ingest.poison(message.poison)
+        self._suspects = frozenset(message.poison.suspects)
         return [LoadBlobs(message.blobs)]
 
     def _restore(self, message: BlobsLoaded) -> list[Effect]:
@@ -271,6 +278,7 @@ class Shard:
         assert epoch.cut is not None
         cut = epoch.cut
         partition = cut.tasks[task_number].slice.partition
+        begin_run(self._cells, partition, final=True)
         done = self._ingest.slice(
             task_number,
             partition,
@@ -357,6 +365,8 @@ class Shard:
         lateness_s = self._config.lateness_s
         parsed = routed.parsed
         rule_sets = epoch.rule_sets
+        cells, run = self._cells, self._evaluate_unless_suspect if self._suspects and not alone else evaluate
+        begin_run(cells, partition, final=alone)
         for at, item in enumerate(routed.events):
             rule_sets[item.rules] = rule_sets.get(item.rules, 0) + 1
             event = parsed[at] if parsed is not None else self._decoder.routed(item, source)
@@ -364,8 +374,10 @@ class Shard:
             clock_s = max(item.time_s, w_s - lateness_s)
             state.clock_s = clock_s
             evaluation.begin_event(item.time_s, item.position)
+            cells[OFFSET], cells[SUB] = item.position[1], item.sub
             for ordinal in item.rules:
-                outcome = evaluate(self._rules[ordinal], event, evaluation)
+                cells[ORDINAL] = ordinal
+                outcome = run(self._rules[ordinal], event, evaluation)
                 if not alone:
                     epoch.touched.append(evaluation.keys())
                 if outcome is DEFERRED:
@@ -373,9 +385,17 @@ class Shard:
                     epoch.joining.append(JoinedEvaluation(order, partition, clock_s, item, evaluation.keys()))
                 elif outcome is not NO_MATCH:
                     self._outcome(epoch, routed.number, item, event, ordinal, clock_s, outcome, found)
+            cells[ORDINAL] = NOTHING
             epoch.counts.evaluations += len(item.rules)
         if parsed is not None:
             parsed.clear()
+
+    def _evaluate_unless_suspect(self, rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome:
+        """A suspect runs in the lane only, where it can be told whether it hangs (poison.py)."""
+        if Suspect(rule.id, place_of(evaluation.position)) not in self._suspects:
+            return evaluate(rule, event, evaluation)
+        evaluation.begin(rule.id)
+        return DEFERRED
 
     def _outcome(
         self,
@@ -461,9 +481,18 @@ class Shard:
             return self._finish(number, epoch)
         if epoch.lane is not None or self._leader(epoch.cut) != self._config.shard:
             return []
-        epoch.lane = Lane(self._rules, self._decoder, self._sources, self._config.max_value_bytes, self._timer)
+        epoch.lane = Lane(
+            self._rules,
+            self._decoder,
+            self._sources,
+            self._config.max_value_bytes,
+            self._timer,
+            self._cells,
+            self._suspects,
+        )
         joining = [joined for executed in epoch.executed.values() for joined in executed.joining]
-        return self._ask(number, epoch, epoch.lane.join(joining))
+        wanted = epoch.lane.join(joining)
+        return self._ask(number, epoch, wanted) if wanted else self._run_lane(number, epoch, epoch.lane)
 
     def _ask(self, number: int, epoch: _Epoch, keys: set[str]) -> list[Effect]:
         """Ask the owners for keys that the lane wants. Sorted: what is sent must not depend on the order of a set."""
@@ -519,8 +548,11 @@ class Shard:
         if epoch.asked:
             return []
         require(not wanted, f"the owners kept keys of epoch {message.epoch}: {sorted(wanted)[:3]}")
-        wanted = epoch.lane.run()
-        return self._ask(message.epoch, epoch, wanted) if wanted else self._close_lane(message.epoch, epoch, epoch.lane)
+        return self._run_lane(message.epoch, epoch, epoch.lane)
+
+    def _run_lane(self, number: int, epoch: _Epoch, lane: Lane) -> list[Effect]:
+        wanted = lane.run()
+        return self._ask(number, epoch, wanted) if wanted else self._close_lane(number, epoch, lane)
 
     def _close_lane(self, number: int, epoch: _Epoch, lane: Lane) -> list[Effect]:
         assert epoch.cut is not None

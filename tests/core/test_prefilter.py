@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cluster.core.ingest import Decoder, Ingest, IngestedSlice, NeedsTime
 from cluster.core.keygroups import balanced
 from cluster.core.messages import Records
+from cluster.core.poison import unwatched
 from cluster.core.prefilter import MAX_LITERALS, Prefilter
 from rules.pack import Pack
 from tests.core.test_shard import IMPORT, TYPES, pack_of
@@ -23,7 +24,7 @@ PLAIN = 'def rule(event):\n    return event.get("kind") == "bad"\n'
 
 
 def ingest(pack: Pack, lines: list[bytes], *, prefilter: bool) -> IngestedSlice | NeedsTime:
-    machine = Ingest(0, pack, Decoder(TYPES, pack.context_of), 64, use_prefilter=prefilter)
+    machine = Ingest(0, pack, Decoder(TYPES, pack.context_of), 64, unwatched(), use_prefilter=prefilter)
     records = Records(lines, [100 * n for n in range(len(lines))], [], 0, True)
     return machine.slice(0, 0, "p.jsonl", "T", records, None, balanced(3, 64), 3)
 

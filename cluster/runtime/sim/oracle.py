@@ -6,11 +6,14 @@ Slow and obvious on purpose. W is computed as it is defined (DESIGN 11.2), the l
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from cluster.core.poison import TIMEOUTS_UNTIL_OFF
+from cluster.runtime.sim import hanging
 from cluster.runtime.sim.workload import START_S, Workload
 from rules.evaluation import Evaluation, evaluate
 from rules.event import PantherEvent
@@ -43,6 +46,8 @@ def sequential(workload: Workload, pack: Pack) -> Expected:
     expected, state, windows = Expected(), State(), Windows()
     evaluation = Evaluation(state)
     limiter: dict[str, tuple[float, int]] = {}
+    timeouts: Counter[str] = Counter()
+    hanging.watch(None)
     active: list[float] = []
     for file in workload.files:
         at, time_s = 0, float(START_S)
@@ -66,10 +71,17 @@ def sequential(workload: Workload, pack: Pack) -> Expected:
             evaluation.begin_event(time_s, position)
             moves = False
             for rule in pack.rules:
+                if timeouts[rule.id] == TIMEOUTS_UNTIL_OFF:
+                    continue
                 outcome = evaluate(rule, event, evaluation)
+                place = {"rule_id": rule.id, "position": list(position)}
+                if hanging.taken():
+                    state.undo()
+                    timeouts[rule.id] += 1
+                    expected.errors.append({**place, "function": "rule", "error": "TimeoutError"})
+                    continue
                 match = outcome.match
                 moves |= evaluation.key is not None or match is not None
-                place = {"rule_id": rule.id, "position": list(position)}
                 expected.errors += [{**place, "function": e.function, "error": e.error} for e in outcome.errors]
                 if match is None:
                     continue

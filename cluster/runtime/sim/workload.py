@@ -15,6 +15,7 @@ START_S = 1_700_000_000
 """The first events' time; also the job's start time, which events before any time take."""
 
 _IMPORT = "from panther_detection_helpers.caching import *\n"
+_IMPORT_HANG = "from cluster.runtime.sim.hanging import never_returns\n"
 _USER = 'user = str(event.get("user"))\n    host = str(event.get("host"))\n    n = event.get("n")\n'
 
 _BODIES = {
@@ -95,6 +96,41 @@ _EXTRAS = {
 }
 
 
+_HANGS = {
+    "hanging before any state": (
+        'if n % {few} == 0:\n        never_returns()\n    return increment_counter("hung:" + user) == 2'
+    ),
+    "hanging after state": (
+        'seen = increment_counter("hung:" + user)\n    if n % {few} == 0:\n        never_returns()\n    return seen > 1'
+    ),
+    "hanging on state": (
+        'if increment_counter("count:" + user) % {few} == 0:\n        never_returns()\n    return n % 2 == 0'
+    ),
+    "hanging on what others write": (
+        'if len(get_string_set("seen:" + host)) % {few} == 1:\n        never_returns()\n'
+        '    return bool(add_to_string_set("seen:" + host, user))'
+    ),
+    "hanging between two keys": (
+        'a = increment_counter("a:" + user)\n    if a % {few} == 0:\n        never_returns()\n'
+        '    return increment_counter("b:" + host) == a'
+    ),
+    "hanging on two keys": (
+        'a = increment_counter("a:" + user)\n    b = increment_counter("b:" + host)\n'
+        "    if (a + b) % {few} == 0:\n        never_returns()\n    return a < b"
+    ),
+    "hanging on a key out of a value": (
+        'to = get_dictionary("next:" + user).get("to", "nobody")\n    put_dictionary("next:" + user, {{"to": host}})\n'
+        '    if increment_counter("reached:" + to) % {few} == 1:\n        never_returns()\n    return to == host'
+    ),
+    "hanging and swallowing it": (
+        'try:\n        if increment_counter("s:" + user) % {few} == 0:\n            never_returns()\n'
+        '        return get_counter("s:" + host) == 2\n    except:\n        return True'
+    ),
+    "hanging without state": "if n % 5 == {few}:\n        never_returns()\n    return True",
+}
+"""Bodies that call never_returns(), which stands in for a loop without end."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """One partition with what it holds."""
@@ -133,22 +169,29 @@ class Workload:
     """What the rules are, for the report."""
 
 
-def draw(rng: random.Random) -> Workload:
-    """A workload. Small pools of users, hosts and seconds, so that keys, windows and expiries meet."""
+def draw(rng: random.Random, hangs: random.Random) -> Workload:
+    """A workload. Small pools of users, hosts and seconds, so that keys, windows and expiries meet.
+
+    `hangs` draws the rules that do not return: a source of its own, so that the rest of a seed is what it was without them.
+    """
     pack: dict[str, bytes] = dict(LOG_TYPE_FILE)
     names = [rng.choice(list(_BODIES)) for _ in range(rng.randint(1, 6))]
     for number, name in enumerate(names):
         pack |= _rule(rng, f"R{number}", name)
+    for number in range(hangs.choice([0, 0, 0, 0, 0, 1, 1, 2])):
+        names.append(hangs.choice(list(_HANGS)))
+        pack |= _rule(hangs, f"{hangs.choice(['A', 'R1h', 'Z'])}{number}", names[-1])
     events = _events(rng)
     lateness_s = float(rng.choice([0, 5, 60, 86_400]))
     return Workload(pack, _files(rng, events), lateness_s, rng.choice([0, 1, 3]), tuple(names))
 
 
 def _rule(rng: random.Random, rule_id: str, name: str) -> dict[str, bytes]:
-    body = _BODIES[name].format(ttl=rng.choice([0, 1, 5, 30, 600, 100_000]), few=rng.randint(2, 4))
+    body = (_BODIES | _HANGS)[name].format(ttl=rng.choice([0, 1, 5, 30, 600, 100_000]), few=rng.randint(2, 4))
     titles = list(_TITLES) if name == "globals" else [title for title in _TITLES if title != "globals"]
+    imports = _IMPORT + (_IMPORT_HANG if name in _HANGS else "")
     source = (
-        f"{_IMPORT}import random, time\nSEEN = []\nKEPT = {{}}\n\ndef rule(event):\n    {_USER}    {body}\n\n"
+        f"{imports}import random, time\nSEEN = []\nKEPT = {{}}\n\ndef rule(event):\n    {_USER}    {body}\n\n"
         + _TITLES[rng.choice(titles)]
         + _EXTRAS[rng.choice(list(_EXTRAS))]
     )

@@ -41,8 +41,9 @@ from cluster.core.messages import (
     StopRequested,
     Ticked,
 )
+from cluster.core.poison import Hang, unwatched
 from cluster.core.shard import Shard, ShardConfig
-from cluster.runtime.sim import checkers
+from cluster.runtime.sim import checkers, hanging
 from cluster.runtime.sim.checkers import Wrong
 from cluster.runtime.sim.disk import Down, FencedOut, Output, Store, Writer
 from cluster.runtime.sim.oracle import sequential
@@ -97,6 +98,7 @@ class Process:
     """COORDINATOR or the shard's number."""
     handle: Callable[[Message], list[Effect]]
     validate: Callable[[], None]
+    cells: list[int] = field(default_factory=unwatched)
     alive: bool = True
     paused_until: int = 0
     background: deque[StoreSnapshot] = field(default_factory=deque)
@@ -115,6 +117,8 @@ class Life:
     finish: Finish | None = None
     lost_at: int | None = None
     """The step at which a process was lost or fell silent, as far as the driver can notice."""
+    hang: Hang | None = None
+    """What the watch said of the first process that it ended."""
     cuts: dict[int, EpochCut] = field(default_factory=dict)
     ingested: dict[tuple[int, int], SliceIngested] = field(default_factory=dict)
 
@@ -124,13 +128,15 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
-        self.workload: Workload = draw(self._rng)
+        self.workload: Workload = draw(self._rng, random.Random(f"hangs of {seed}"))
         self.options = draw_options(self._rng)
         self._pack = load_pack(self.workload.pack, quiet=True)
         self._log_types = log_types_of(self._pack)
         self._store = Store()
         self._outputs = {kind: Output() for kind in KINDS}
         self._life: Life | None = None
+        self._hang: Hang | None = None
+        """What the driver knows, and has not logged yet."""
         self._zombies: list[Life] = []
         self._step = 0
         self._now_s = 0.0
@@ -138,6 +144,7 @@ class World:
         self._covered: dict[int, list[tuple[int, int, int]]] = {}
         """epoch -> (partition, start, stop) of its slices, along the lives that led here"""
         self.lives = 0
+        self.hangs = 0
         self.lane = 0
         self._trace = hashlib.sha256()
 
@@ -231,7 +238,12 @@ class World:
         queue: deque[Message] = deque([message])
         try:
             while queue:
+                hanging.watch(process.cells)
                 effects = process.handle(queue.popleft())
+                hang = hanging.taken()
+                if hang is not None:
+                    self._end(life, process, hang)
+                    return
                 process.validate()
                 for effect in effects:
                     answer = self._perform(life, process, effect)
@@ -309,6 +321,9 @@ class World:
             token = self._store.acquire()
             known = self._store.newest()
             progress = progress_of(known) if known is not None else Progress()
+            if self._hang is not None:
+                rule_id = self._pack.rules[self._hang.ordinal].id
+                progress = replace(progress, poison=progress.poison.after(rule_id, self._hang))
             life = self._born(token, progress)
             manifest = snapshot.encode_manifest(life.coordinator.manifest(progress, progress.blobs))
             self._store.commit(token, progress.epoch, manifest, progress.blobs)
@@ -316,6 +331,7 @@ class World:
             if self._rng.random() < 0.1:
                 self._store.down = False
             return
+        self._hang = None
         self._covered = {epoch: slices for epoch, slices in self._covered.items() if epoch <= progress.epoch}
         self._life = life
         self.lives += 1
@@ -348,8 +364,11 @@ class World:
             options.index,
             False,
         )
-        shards = [Shard(replace(shard, shard=n), self._pack, self._log_types) for n in range(self._shards)]
-        processes = {n: Process(n, each.handle, each.validate) for n, each in enumerate(shards)}
+        cells = [unwatched() for _ in range(self._shards)]
+        shards = [
+            Shard(replace(shard, shard=n), self._pack, self._log_types, cells=each) for n, each in enumerate(cells)
+        ]
+        processes = {n: Process(n, each.handle, each.validate, cells[n]) for n, each in enumerate(shards)}
         processes[COORDINATOR] = Process(COORDINATOR, coordinator.handle, coordinator.validate)
         return Life(token, coordinator, shards, processes, {kind: self._outputs[kind].open() for kind in KINDS})
 
@@ -358,7 +377,15 @@ class World:
         assert self._life is not None
         if any(process.alive for process in self._life.processes.values()) and self._life.finish is None:
             self._zombies.append(self._life)
+        self._hang = self._life.hang or self._hang
         self._life = None
+
+    def _end(self, life: Life, process: Process, hang: Hang) -> None:
+        """The watch ends a process. Now and then the driver does not hear why, and takes it for lost."""
+        self.hangs += 1
+        if life.hang is None and self._rng.random() < 0.9:
+            life.hang = hang
+        self._lose(life, process)
 
     def _lose(self, life: Life, process: Process) -> None:
         process.alive = False
