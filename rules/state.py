@@ -8,6 +8,7 @@ rule alias what is stored.
 
 from __future__ import annotations
 
+import heapq
 import json
 import reprlib
 from collections import deque
@@ -334,6 +335,11 @@ class State:
         for key, expiry_s in self._expiries.items():
             if expiry_s > horizon_s:
                 yield self.row(key)
+
+    def first(self, prefix: str, limit: int, horizon_s: float) -> tuple[list[Row], int]:
+        """Of the keys that begin with `prefix` and expire after the horizon the first `limit` in order, and their number."""
+        found = [key for key, expiry_s in self._expiries.items() if expiry_s > horizon_s and key.startswith(prefix)]
+        return [self.row(key) for key in heapq.nsmallest(limit, found)], len(found)
 
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""

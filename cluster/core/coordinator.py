@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from cluster.core import records, snapshot
-from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, Send
+from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, Send, TellState
 from cluster.core.errors import InvariantBroken, require
 from cluster.core.keygroups import balanced
 from cluster.core.messages import (
@@ -43,6 +43,9 @@ from cluster.core.messages import (
     SnapshotFailed,
     SourceGrew,
     Started,
+    StateAsked,
+    StateTold,
+    StateWanted,
     StopRequested,
     Task,
     Ticked,
@@ -169,6 +172,15 @@ class _Checkpoint:
     committing: bool = False
 
 
+@dataclass(slots=True)
+class _View:
+    """A look at keys that the shards were asked for."""
+
+    asked: StateAsked
+    cursor: tuple[int, int]
+    told: dict[int, StateTold] = field(default_factory=dict)
+
+
 class Coordinator:
     """The machine that knows where the job stands."""
 
@@ -182,7 +194,7 @@ class Coordinator:
         self._owners = balanced(config.shards, config.key_groups)
         """Who owns what in it."""
         self._restored: set[int] = set()
-        self._cursor = (progress.partition, progress.start)
+        self._cursor = self._place = (progress.partition, progress.start)
         self._ended: set[int] = set()
         """Partitions of unknown length that a shard has read to the end."""
         self._growing: dict[int, int] = {}
@@ -201,6 +213,8 @@ class Coordinator:
         self._checkpoint: _Checkpoint | None = None
         self._checkpointed = progress.epoch
         self._stopping = False
+        self._keys = 0
+        self._views: dict[int, _View] = {}
         self._last_epoch: int | None = None
         self._last_try_s: float | None = None
         self._retry_at_s = NEVER_S
@@ -211,6 +225,8 @@ class Coordinator:
             Ticked: self._ticked,
             StopRequested: self._stop_requested,
             SourceGrew: self._source_grew,
+            StateWanted: self._state_wanted,
+            StateTold: self._state_told,
             SliceParsed: self._slice_parsed,
             SliceIngested: self._slice_ingested,
             EpochGrouped: self._epoch_grouped,
@@ -227,6 +243,16 @@ class Coordinator:
     @property
     def watermark(self) -> Watermark:
         return self._watermark
+
+    @property
+    def keys(self) -> int:
+        """How many keys the shards stored after the last epoch that was delivered."""
+        return self._keys
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(partition, start) of what has not been delivered yet."""
+        return self._place
 
     @property
     def checkpointed_at_s(self) -> float | None:
@@ -445,6 +471,8 @@ class Coordinator:
         self._count(parts, deliver)
         del self._epochs[number]
         self._delivered = number
+        self._keys = sum(part.keys for part in parts)
+        self._place = epoch.cursor
         if self._checkpoint is not None and self._checkpoint.epoch == number:
             self._checkpoint.progress = Progress(
                 number,
@@ -483,6 +511,27 @@ class Coordinator:
             held = records.limiter_record(alert.rule_id, limit, _LIMITER_PERIOD_S, alert.created_s, alert.position)
             return [(alert.position, held)]
         return []
+
+    # --- looking at keys -----------------------------------------------------------------------------------------
+
+    def _state_wanted(self, message: StateWanted) -> list[Effect]:
+        """Ask every shard for the state after the last epoch that was cut: together their answers are of one moment."""
+        view = self._views[message.number] = _View(StateAsked(self._cut_epoch, message), self._cursor)
+        return [Send(shard, view.asked) for shard in range(self._config.shards)]
+
+    def _state_told(self, message: StateTold) -> list[Effect]:
+        view = self._views[message.number]
+        view.told[message.shard] = message
+        if len(view.told) < self._config.shards:
+            return []
+        del self._views[message.number]
+        parts = view.told.values()
+        # Behind the last key of a shard that left some out, others' keys would stand in the place of its own.
+        ends = [part.rows[-1].key for part in parts if len(part.rows) < part.found]
+        rows = sorted((row for part in parts for row in part.rows), key=lambda row: row.key)
+        rows = [row for row in rows if not ends or row.key <= min(ends)][: view.asked.wanted.limit]
+        more = sum(part.found for part in parts) - len(rows)
+        return [TellState(message.number, view.asked.epoch, view.cursor, rows, more)]
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -77,4 +77,17 @@ class Finish:
     """Why the last checkpoint could not be written; empty when it was."""
 
 
-Effect = Send | ReadSlice | LoadBlobs | StoreSnapshot | Deliver | CommitManifest | Finish
+@dataclass(frozen=True, slots=True)
+class TellState:
+    """Answer a StateWanted: the keys as they are after an epoch, that is before `cursor` in the source."""
+
+    number: int
+    epoch: int
+    cursor: tuple[int, int]
+    """(partition, start)"""
+    rows: list[Row]
+    more: int
+    """How many there are beside `rows`."""
+
+
+Effect = Send | ReadSlice | LoadBlobs | StoreSnapshot | Deliver | CommitManifest | Finish | TellState

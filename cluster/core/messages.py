@@ -313,6 +313,14 @@ class LaneRan:
 
 
 @dataclass(frozen=True, slots=True)
+class StateAsked:
+    """Somebody wants to see keys as they are when `epoch`, the last that was cut, is through."""
+
+    epoch: int
+    wanted: StateWanted
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotStored:
     """Answers StoreSnapshot, and then goes on to the coordinator with the shard's number."""
 
@@ -344,6 +352,29 @@ class Ticked:
 @dataclass(frozen=True, slots=True)
 class StopRequested:
     """Somebody asked the run to end: checkpoint, then stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateWanted:
+    """Somebody wants to see one key, or the first `limit` of those that begin with `prefix`."""
+
+    number: int
+    """Says which answer is whose."""
+    key: str | None
+    prefix: str = ""
+    limit: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StateTold:
+    """A shard's part of the answer to StateAsked."""
+
+    number: int
+    shard: int
+    rows: list[Row]
+    """In key order, without gaps."""
+    found: int
+    """How many there are, those that are left out included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +422,8 @@ class EpochGrouped:
     watermark: Watermark
     """W after the epoch: the same from every shard."""
     counts: Counts
+    keys: int = 0
+    """How many keys the shard stores."""
     matches: list[Output] = field(default_factory=list)
     alerts: list[AlertOutput] = field(default_factory=list)
     errors: list[Output] = field(default_factory=list)

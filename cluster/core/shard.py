@@ -58,6 +58,9 @@ from cluster.core.messages import (
     SnapshotFailed,
     SnapshotStored,
     Started,
+    StateAsked,
+    StateTold,
+    StateWanted,
     Task,
     TimeKnown,
 )
@@ -73,6 +76,10 @@ from rules.windows import Policy, Windows
 
 _FREED_PER_EPOCH = 5_000
 """How many keys an epoch looks at for expiry: some 0.5 ms, so that freeing never pauses a shard for the size of its state."""
+
+
+_TOLD_BYTES = 4_000_000
+"""About as much of their values goes into one answer about keys. It is for a person, and passes through the coordinator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +208,7 @@ class Shard:
         self._executed = 0
         self._grouped = 0
         self._watermark = Watermark()
+        self._asked: list[StateAsked] = []
         self._chain: list[tuple[str, int]] = []
         """(name, size in bytes) of the base and the deltas that hold this shard's key groups."""
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
@@ -214,6 +222,7 @@ class Shard:
             KeysAsked: self._keys_asked,
             KeysLent: self._keys_lent,
             LaneRan: self._lane_ran,
+            StateAsked: self._state_asked,
             SnapshotStored: self._snapshot_stored,
             SnapshotFailed: self._snapshot_failed,
         }
@@ -597,7 +606,7 @@ class Shard:
         self._grouped = number
         effects = self._group(number, epoch)
         del self._epochs[number]
-        return effects + self._advance_execute()
+        return effects + self._tell_state() + self._advance_execute()
 
     def _group(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.watermark is not None
@@ -613,6 +622,7 @@ class Shard:
             self._config.shard,
             epoch.watermark,
             epoch.counts,
+            len(self.state),
             matches,
             alerts,
             [Output(e.order, e.position, records.error_record(e)) for e in sorted(epoch.errors, key=lambda e: e.order)],
@@ -639,6 +649,37 @@ class Shard:
         if placed.raised and match.create_alert:
             record = records.alert_record(placed.first, found, spec, placed.alert_id, placed.matches)
             alerts.append(AlertOutput(found.order, found.position, record, spec.id, found.clock_s))
+
+    # --- looking at keys -----------------------------------------------------------------------------------------
+
+    def _state_asked(self, message: StateAsked) -> list[Effect]:
+        require(message.epoch >= self._grouped, f"asked for keys as of epoch {message.epoch}, which is over")
+        self._asked.append(message)
+        return self._tell_state()
+
+    def _tell_state(self) -> list[Effect]:
+        """Answer who asked for the state as it is now. No epoch runs: none after the one that is asked for was cut."""
+        ready = [asked for asked in self._asked if asked.epoch == self._grouped]
+        if not ready:
+            return []
+        self._asked = [asked for asked in self._asked if asked.epoch > self._grouped]
+        return [Send(COORDINATOR, self._told(asked.wanted)) for asked in ready]
+
+    def _told(self, wanted: StateWanted) -> StateTold:
+        horizon_s = self._watermark.w_s - self._config.lateness_s
+        if wanted.key is None:
+            rows, found = self.state.first(wanted.prefix, wanted.limit, horizon_s)
+        else:
+            row = self.state.row(wanted.key)
+            rows = [row] if row.expiry_s is not None and row.expiry_s > horizon_s else []
+            found = len(rows)
+        size_bytes = 0
+        for count, row in enumerate(rows, 1):
+            size_bytes += len(row.dictionary or "") + sum(map(len, row.members or ()))
+            if size_bytes >= _TOLD_BYTES:
+                rows = rows[:count]
+                break
+        return StateTold(wanted.number, self._config.shard, rows, found)
 
     # --- snapshots -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cluster.config import Config
 from cluster.core.coordinator import CoordinatorConfig, Phase, Progress, Totals
+from cluster.core.effects import TellState
 from cluster.core.messages import Partition
 from cluster.core.shard import ShardConfig
 from cluster.stores import Fence
@@ -90,8 +91,13 @@ class Status:
     totals: Totals
     w_s: float
     checkpointed_at_s: float | None
+    place: tuple[int, int]
+    """(partition, start) of what has not been delivered yet."""
+    keys: int
     lines: dict[str, list[bytes]] = field(default_factory=dict)
     """Records of the outputs that go to the terminal, and all alerts for the live display, since the last time."""
     interrupted: bool = False
     unsaved: str = ""
+    told: list[TellState] = field(default_factory=list)
+    """Answers to StateWanted, since the last time."""
     failure: Failure | None = None

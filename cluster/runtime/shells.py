@@ -12,7 +12,17 @@ from typing import Any
 
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase
-from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, LoadBlobs, ReadSlice, Send, StoreSnapshot
+from cluster.core.effects import (
+    CommitManifest,
+    Deliver,
+    Effect,
+    Finish,
+    LoadBlobs,
+    ReadSlice,
+    Send,
+    StoreSnapshot,
+    TellState,
+)
 from cluster.core.errors import CorruptSnapshot, InvariantBroken
 from cluster.core.messages import (
     BlobsLoaded,
@@ -114,6 +124,7 @@ class CoordinatorShell:
         self._sinks: dict[str, Sink] = {}
         self._lines: dict[str, list[bytes]] = {}
         self._finish: Finish | None = None
+        self._told: list[TellState] = []
         self._failure: Failure | None = None
         for kind, uri in spec.outputs.items():
             if uri == "-":
@@ -144,7 +155,16 @@ class CoordinatorShell:
         machine = self._machine
         lines = {kind: records for kind, records in self._lines.items() if records}
         self._lines = {kind: [] for kind in self._lines}
-        status = Status(machine.phase, machine.totals, machine.watermark.w_s, machine.checkpointed_at_s, lines)
+        status = Status(
+            machine.phase,
+            machine.totals,
+            machine.watermark.w_s,
+            machine.checkpointed_at_s,
+            machine.place,
+            machine.keys,
+            lines,
+        )
+        status.told, self._told = self._told, []
         status.failure = self._failure
         if self._finish is not None:
             status.interrupted, status.unsaved = self._finish.interrupted, self._finish.unsaved
@@ -168,6 +188,9 @@ class CoordinatorShell:
             self._finish = effect
             for sink in self._sinks.values():
                 sink.flush()
+            return None
+        if isinstance(effect, TellState):
+            self._told.append(effect)
             return None
         raise InvariantBroken(f"the coordinator asked for {effect!r}")
 

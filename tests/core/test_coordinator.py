@@ -17,7 +17,7 @@ from cluster.core.coordinator import (
     partitions_of,
     progress_of,
 )
-from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, Send
+from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, Send, TellState
 from cluster.core.errors import InvariantBroken
 from cluster.core.keygroups import balanced
 from cluster.core.messages import (
@@ -38,11 +38,15 @@ from cluster.core.messages import (
     SnapshotFailed,
     SourceGrew,
     Started,
+    StateAsked,
+    StateTold,
+    StateWanted,
     StopRequested,
     Ticked,
     TimeKnown,
 )
 from cluster.core.watermark import Watermark
+from rules.state import Row
 
 
 def partition(index: int = 0, size_bytes: int = 10_000, **other: Any) -> Partition:
@@ -347,6 +351,32 @@ def test_a_growing_source_is_cut_as_it_grows_and_ends_when_it_says_so() -> None:
     grown = driven.tell(SourceGrew(0, 150, True))
     assert slices(grown) == [Slice(0, 100, 150)]
     assert cuts(grown)[-1].checkpoint
+
+
+def test_a_look_at_keys_is_of_one_moment_and_in_key_order() -> None:
+    driven = Driven(partition(size_bytes=100_000), shards=2)
+    end = slices(driven.start())[-1].stop
+    wanted = StateWanted(5, None, "k", 3)
+    asked = StateAsked(3, wanted)  # three epochs are on their way
+
+    assert driven.tell(wanted) == [Send(0, asked), Send(1, asked)]
+    rows = {n: Row(f"k{n}", n, None, None, 9) for n in range(6)}
+    assert driven.tell(StateTold(5, 1, [rows[1], rows[3]], 2)) == []
+    (told,) = driven.tell(StateTold(5, 0, [rows[0], rows[2], rows[4]], 4))
+
+    assert told == TellState(5, 3, (0, end), [rows[0], rows[1], rows[2]], 3)
+
+
+def test_a_shard_that_left_keys_out_ends_the_list_at_its_last() -> None:
+    driven = Driven(partition(), shards=2)
+    driven.start()
+    driven.tell(StateWanted(5, None, "", 9))
+    a, b, c = (Row(key, 1, None, None, 9) for key in "abc")
+    driven.tell(StateTold(5, 0, [b], 4))
+    (told,) = driven.tell(StateTold(5, 1, [a, c], 2))
+
+    assert isinstance(told, TellState)
+    assert (told.rows, told.more) == ([a, b], 4)
 
 
 def test_an_unknown_message_is_a_bug() -> None:

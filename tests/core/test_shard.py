@@ -33,6 +33,9 @@ from cluster.core.messages import (
     SnapshotAdded,
     SnapshotStored,
     Started,
+    StateAsked,
+    StateTold,
+    StateWanted,
     Task,
     TimeKnown,
 )
@@ -144,6 +147,13 @@ class Cluster:
         tasks = tuple(Task(n, n % len(self.machines), Slice(0, 0, 0)) for n in range(len(slices)))
         for shard in range(len(self.machines)):
             self.tell(shard, self.cut(self.epoch, tasks, checkpoint))
+
+    def look(self, wanted: StateWanted) -> None:
+        for shard in range(len(self.machines)):
+            self.tell(shard, StateAsked(self.epoch, wanted))
+
+    def told(self) -> dict[str, Any]:
+        return {row.key: row for message in self.sent if isinstance(message, StateTold) for row in message.rows}
 
     def records_of(self, kind: str) -> list[dict[str, Any]]:
         """All records of a kind that left, in position order."""
@@ -355,6 +365,49 @@ def test_an_event_more_than_the_lateness_behind_w_has_its_clock_at_the_bound() -
 
     # third: same hour as the second; fourth: clamped to base + 2 d, where the key lives until base + 3 d + 1 h
     assert [match["position"][1] for match in cluster.records_of("matches")] == [200, 300, 400]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_who_looks_at_keys_sees_them_between_two_epochs_the_serial_lane_included(shards: int) -> None:
+    both = IMPORT + 'def rule(event):\n    increment_counter("a")\n    return increment_counter("b") == 2\n'
+    cluster = Cluster(pack_of(Both=both), shards)
+    cluster.start()
+    cluster.play([numbered([{"t": 1_700_000_000}])])
+    cluster.held = []
+    cluster.play([numbered([{"t": 1_700_000_000}] * 2)])
+    cluster.look(StateWanted(1, None, limit=9))
+    if shards > 1:
+        assert cluster.told() == {}
+    held, cluster.held = cluster.held, None
+    for to, message in held:
+        cluster.tell(to, message)
+
+    assert {key: row.counter for key, row in cluster.told().items()} == {"a": 3, "b": 3}
+    cluster.sent.clear()
+    cluster.look(StateWanted(2, "b"))
+    assert {key: row.counter for key, row in cluster.told().items()} == {"b": 3}
+
+
+def test_keys_are_looked_up_by_prefix_in_order_with_their_number_and_without_what_expired() -> None:
+    source = IMPORT + "def rule(event):\n    increment_counter(event['key'], 1, event['t'] + 60)\n"
+    day = 86_400
+    keys = [{"t": 1_700_000_000, "key": "n-old"}, *({"t": 1_700_000_000 + 2 * day, "key": f"n{n}"} for n in range(20))]
+    cluster = run(pack_of(R=source), [*keys, {"t": 1_700_000_000 + 2 * day, "key": "other"}])
+    cluster.look(StateWanted(1, None, "n", 3))
+    cluster.look(StateWanted(2, "n-old"))
+
+    by_prefix, expired = (message for message in cluster.sent if isinstance(message, StateTold))
+    assert ([row.key for row in by_prefix.rows], by_prefix.found) == (["n0", "n1", "n10"], 20)
+    assert (expired.rows, expired.found) == ([], 0)
+
+
+def test_an_answer_about_keys_has_a_bounded_size_and_says_what_it_left_out() -> None:
+    source = IMPORT + "def rule(event):\n    put_dictionary(event['key'], {'x': 'x' * 390_000}, 9999)\n"
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000, "key": f"k{n:02}"} for n in range(30)])
+    cluster.look(StateWanted(1, None, limit=30))
+
+    (told,) = (message for message in cluster.sent if isinstance(message, StateTold))
+    assert ([row.key for row in told.rows], told.found) == ([f"k{n:02}" for n in range(11)], 30)
 
 
 def test_only_what_changed_goes_into_the_next_snapshot() -> None:

@@ -733,6 +733,16 @@ def test_free_deletes_what_expired_by_the_horizon_and_leaves_a_tombstone_to_writ
     assert [state.row(key) for key in state.take_dirty()] == [Row("old", None, None, None, None)]
 
 
+def test_the_first_keys_of_a_prefix_come_in_order_with_the_number_of_all_that_live(state: State) -> None:
+    for key in ("b2", "b10", "a", "b1", "c"):
+        state.increment_counter(key, 1, 1000)
+    state.increment_counter("b0", 1, 10)
+
+    rows, number = state.first("b", 2, NOW_S + 10.0)
+    assert ([row.key for row in rows], number) == (["b1", "b10"], 3)
+    assert state.first("none", 2, -math.inf) == ([], 0)
+
+
 def test_free_looks_at_no_more_keys_than_its_limit_and_goes_on_where_it_stopped(state: State) -> None:
     for number in range(10):
         state.increment_counter(str(number), 1, 10 if number % 2 else 1000)
