@@ -178,6 +178,8 @@ class _View:
 
     asked: StateAsked
     cursor: tuple[int, int]
+    shards: int
+    """How many were asked."""
     told: dict[int, StateTold] = field(default_factory=dict)
 
 
@@ -516,13 +518,13 @@ class Coordinator:
 
     def _state_wanted(self, message: StateWanted) -> list[Effect]:
         """Ask every shard for the state after the last epoch that was cut: together their answers are of one moment."""
-        view = self._views[message.number] = _View(StateAsked(self._cut_epoch, message), self._cursor)
-        return [Send(shard, view.asked) for shard in range(self._config.shards)]
+        view = self._views[message.number] = _View(StateAsked(self._cut_epoch, message), self._cursor, self._shards)
+        return [Send(shard, view.asked) for shard in range(self._shards)]
 
     def _state_told(self, message: StateTold) -> list[Effect]:
         view = self._views[message.number]
         view.told[message.shard] = message
-        if len(view.told) < self._config.shards:
+        if len(view.told) < view.shards:
             return []
         del self._views[message.number]
         parts = view.told.values()

@@ -355,7 +355,7 @@ def test_a_growing_source_is_cut_as_it_grows_and_ends_when_it_says_so() -> None:
 
 def test_a_look_at_keys_is_of_one_moment_and_in_key_order() -> None:
     driven = Driven(partition(size_bytes=100_000), shards=2)
-    end = slices(driven.start())[-1].stop
+    end = slices(driven.start())[-1].stop or 0
     wanted = StateWanted(5, None, "k", 3)
     asked = StateAsked(3, wanted)  # three epochs are on their way
 
