@@ -7,12 +7,10 @@ decompressed content for JSON Lines, and record numbers for the others. The cuts
 from __future__ import annotations
 
 import json
-import operator
 import os
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from itertools import accumulate
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -20,7 +18,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.core.messages import Records, TooLong
+from cluster.core.lines import offsets_of
+from cluster.core.messages import Lines, Records, TooLong
 
 CHUNK_BYTES = 1 << 20
 LOOK_BYTES = 1 << 16
@@ -132,7 +131,53 @@ class LineFile:
         self._max_event_bytes = max_event_bytes
 
     def read(self, start: int, stop: int | None) -> Records:
-        position = self._first_line(start, stop)
+        first = self._first_line(start, stop)
+        return self._plain(first, stop) or self._careful(first, stop)
+
+    def _plain(self, position: int, stop: int | None) -> Records | None:
+        """The lines, not cut; None where a byte order mark or a line that may be too long stands among them."""
+        found: list[Lines] = []
+        while stop is None or position < stop:
+            data = self._lines_at(position)
+            if data is None or (position == 0 and data.startswith(BOM)):
+                return None
+            if not data:
+                break
+            end = self._end_of_lines(data, position, stop)
+            if self._may_be_too_long(data, end):
+                return None
+            found.append(Lines(position, data, end))
+            position += end
+        return Records([], [], [], position, not self._content.read_at(position, 1), found)
+
+    def _lines_at(self, position: int) -> bytes | None:
+        """Bytes in which a line ends, or the file does; None where the line is over the limit."""
+        data = self._content.read_at(position, CHUNK_BYTES)
+        while b"\n" not in data:
+            if len(data) > self._max_event_bytes:
+                return None
+            more = self._content.read_at(position + len(data), CHUNK_BYTES)
+            if not more:
+                break
+            data += more
+        return data
+
+    @staticmethod
+    def _end_of_lines(data: bytes, position: int, stop: int | None) -> int:
+        """Where the last of the slice's lines that are whole in `data`, which stands at `position`, ends."""
+        last = 0
+        if stop is not None and stop - position <= len(data):
+            last = data.find(b"\n", max(stop - position - 1, 0)) + 1
+        return last or data.rfind(b"\n") + 1 or len(data)
+
+    def _may_be_too_long(self, data: bytes, end: int) -> bool:
+        """Where each half of the limit holds the end of a line, none is over it."""
+        if end <= self._max_event_bytes:
+            return False
+        half = max(self._max_event_bytes // 2, 1)
+        return any(data.find(b"\n", at, at + half) < 0 for at in range(0, end - half, half))
+
+    def _careful(self, position: int, stop: int | None) -> Records:
         cutter = _LineCutter(position, self._max_event_bytes)
         while stop is None or position < stop:
             size = CHUNK_BYTES if stop is None else min(CHUNK_BYTES, stop - position)
@@ -216,8 +261,7 @@ class _LineCutter:
 
     def _add(self, lines: list[bytes]) -> None:
         # Everything here runs at C speed, 0.2 us a line; the exceptional lines are looked for, not expected.
-        starts = accumulate(map(len, lines), initial=self._offset)
-        offsets = list(map(operator.add, starts, range(len(lines))))
+        offsets = offsets_of(lines, self._offset)
         is_first = self._offset == 0
         self._offset = offsets[-1] + len(lines[-1]) + 1
         if is_first or not all(map(bytes.strip, lines)) or max(map(len, lines)) > self._max_event_bytes:

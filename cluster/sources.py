@@ -246,7 +246,8 @@ class Reader:
         """The records of a slice; those over the size limit come apart, measured but not held.
 
         JSON Lines: every line whose first byte lies in the slice, to its end. A blank line is no record, and of a byte
-        order mark at the start of the file nothing is seen; a line keeps the carriage return before its newline. Raises
+        order mark at the start of the file nothing is seen; a line keeps the carriage return before its newline. Lines that
+        are nothing special come uncut (core/lines.py cuts them). Raises
         InputUnreadable where the bytes cannot be had, SourceChanged where the file is not the one of the partition.
         """
         # Out of the table while it is read: one that failed, or is at its end, is not kept.

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from cluster.core.lines import cut_all
 from cluster.core.messages import Partition, Records, Slice, TooLong
 from cluster.files import CHUNK_BYTES, LineFile
 from cluster.sources import (
@@ -62,20 +63,20 @@ def partition_of(path: str | Path) -> Partition:
 
 
 def read_all(partition: Partition, max_event_bytes: int = 1_000_000) -> Records:
-    return Reader([partition], max_event_bytes).read(Slice(partition.index, 0, None))
+    return cut_all(Reader([partition], max_event_bytes).read(Slice(partition.index, 0, None)))
 
 
 def read_in_order(reader: Reader, size: int, partition: int = 0) -> list[Records]:
     """As the coordinator does: each slice starts where the last one says."""
-    slices = [reader.read(Slice(partition, 0, size))]
+    slices = [cut_all(reader.read(Slice(partition, 0, size)))]
     while not slices[-1].at_end:
         start = slices[-1].next_start
-        slices.append(reader.read(Slice(partition, start, start + size)))
+        slices.append(cut_all(reader.read(Slice(partition, start, start + size))))
     return slices
 
 
 def joined(slices: Iterable[Records]) -> tuple[list[tuple[int, bytes]], list[TooLong]]:
-    pairs = [pair for each in slices for pair in zip(each.offsets, each.raws, strict=True)]
+    pairs = [pair for each in map(cut_all, slices) for pair in zip(each.offsets, each.raws, strict=True)]
     return pairs, [too_long for each in slices for too_long in each.too_long]
 
 
@@ -147,7 +148,7 @@ def test_compressed_or_not_the_records_are_the_same(tmp_path: Path, data: bytes,
     partition = replace(partition_of(path), format="jsonl")  # random bytes may begin as a file of Records does
     reader = Reader([partition], LIMIT)
     assert joined(read_in_order(reader, size)) == expected_records(data)
-    assert joined([reader.read(Slice(0, 0, None))]) == expected_records(data), "and again from the start"
+    assert joined([cut_all(reader.read(Slice(0, 0, None)))]) == expected_records(data), "and again from the start"
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
@@ -165,13 +166,13 @@ def test_a_line_over_the_limit_is_measured_but_not_held(tmp_path: Path, suffix: 
     partition = partition_of(write(tmp_path / f"a.jsonl{suffix}", b'{"a":1}\n' + long + b'\n{"a":2}\n'))
     reader = Reader([partition])
     tracemalloc.start()
-    records = reader.read(Slice(0, 0, 20))
+    records = cut_all(reader.read(Slice(0, 0, 20)))
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert records.raws == [b'{"a":1}']
     assert records.too_long == [TooLong(8, len(long), long[:256])]
     assert records.next_start == 8 + len(long) + 1
-    assert reader.read(Slice(0, records.next_start, None)).raws == [b'{"a":2}']
+    assert cut_all(reader.read(Slice(0, records.next_start, None))).raws == [b'{"a":2}']
     assert peak_bytes < 8 * CHUNK_BYTES
 
 
@@ -239,7 +240,7 @@ def test_records_over_the_limit_are_set_apart_with_their_numbers(tmp_path: Path)
     assert records == Records([b'{"a":0}', b'{"a":2}'], [0, 2], [TooLong(1, len(long), long[:50])], 3, True)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
 @given(
     values=st.lists(
         st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
@@ -304,8 +305,8 @@ def test_rows_are_numbered_and_the_same_whatever_the_cuts(tmp_path: Path) -> Non
     reader = Reader([partition])
     for size in (333, 1000, 2500):
         assert joined(read_in_order(reader, size)) == joined([whole])
-    assert reader.read(Slice(0, 700, 702)).raws == whole.raws[700:702]
-    assert reader.read(Slice(0, 10, 12)).raws == whole.raws[10:12], "and back"
+    assert cut_all(reader.read(Slice(0, 700, 702))).raws == whole.raws[700:702]
+    assert cut_all(reader.read(Slice(0, 10, 12))).raws == whole.raws[10:12], "and back"
 
 
 # --- files that changed or are damaged ------------------------------------------------------------------------------
@@ -317,13 +318,13 @@ def test_data_that_is_cut_off_is_reported_with_file_and_place(tmp_path: Path, su
     body = lines(*({"a": os.urandom(50).hex()} for _ in range(40_000)))
     path.write_bytes(compress(body, suffix)[:-1000])
     reader = Reader([partition_of(path)])
-    first = reader.read(Slice(0, 0, 1000))
+    first = cut_all(reader.read(Slice(0, 0, 1000)))
     assert first.raws
     for _ in range(2):  # trying again must not find an early end instead
         with pytest.raises(
             InputUnreadable, match=rf"a.jsonl{suffix}: the \w+ data is damaged or cut off after byte \d+"
         ):
-            reader.read(Slice(0, first.next_start, None))
+            cut_all(reader.read(Slice(0, first.next_start, None)))
 
 
 def test_gzip_that_is_damaged_in_the_middle_is_reported(tmp_path: Path) -> None:
@@ -397,20 +398,20 @@ def test_a_file_that_changed_since_the_start_is_refused(
 def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     reader = Reader([partition_of(write(path, b'{"a":1}\n{"a":2}\n'))])
-    reader.read(Slice(0, 0, 4))
+    cut_all(reader.read(Slice(0, 0, 4)))
     os.truncate(path, 8)
     with pytest.raises(SourceChanged, match="it became shorter than 16 bytes"):
-        reader.read(Slice(0, 8, None))
+        cut_all(reader.read(Slice(0, 8, None)))
 
 
 def test_a_spooled_partition_may_grow(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     path.write_bytes(b'{"a":1}\n')
     reader = Reader([Partition(0, str(path), "jsonl", None, 8, 0, "", None, None, None)])
-    first = reader.read(Slice(0, 0, 8))
+    first = cut_all(reader.read(Slice(0, 0, 8)))
     with path.open("ab") as spool:
         spool.write(b'{"a":2}\n')
-    assert reader.read(Slice(0, first.next_start, 16)).raws == [b'{"a":2}']
+    assert cut_all(reader.read(Slice(0, first.next_start, 16))).raws == [b'{"a":2}']
 
 
 def test_many_partitions_can_be_read_in_turns(tmp_path: Path) -> None:
@@ -421,7 +422,7 @@ def test_many_partitions_can_be_read_in_turns(tmp_path: Path) -> None:
     starts = [0] * len(partitions)
     for line in range(2):
         for index in range(len(partitions)):
-            records = reader.read(Slice(index, starts[index], starts[index] + 1))
+            records = cut_all(reader.read(Slice(index, starts[index], starts[index] + 1)))
             assert records.raws == [orjson.dumps({"file": index, "line": line})]
             starts[index] = records.next_start
 

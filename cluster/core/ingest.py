@@ -7,17 +7,19 @@ it depends on the event and the code only. Evaluations that touch no state are f
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import orjson
 
 from cluster.core.keygroups import Owners, key_grouping
+from cluster.core.lines import cut, cut_all
 from cluster.core.messages import (
     Counts,
     FoundError,
     FoundMatch,
+    Lines,
     Order,
     Output,
     Position,
@@ -99,7 +101,7 @@ class _Work:
     rounds: bool = False
     """The record in hand needs the exact parser."""
     events: int = 0
-    """How many so far: the index of the event in hand."""
+    """How many were parsed so far: the place of the event in hand."""
 
 
 class Decoder:
@@ -199,67 +201,69 @@ class Ingest:
         done = IngestedSlice(
             [RoutedSlice(number, SliceTimes(), [], [] if n == self._shard else None) for n in range(shards)],
             SliceTimes(),
-            len(records.raws) + len(records.too_long),
+            len(records.too_long),
             None,
         )
         work = _Work(done, number, partition, source, owners, SliceClock(), time_before_s)
         default = self._plan(log_type)
         loads = orjson.loads
-        skips = None if default.prefilter is None else default.prefilter.skips
-        settled, blind = 0, False  # the times before `settled` are known; blind: something after it was skipped
-        for at, (offset, raw) in enumerate(zip(records.offsets, records.raws, strict=True)):
-            if skips is not None and skips(raw):
-                work.events += 1
-                done.counts.skipped_unparsed += 1
-                blind = True
-                continue
-            try:
+        for batch in _batches(records, default.prefilter):
+            done.counts.skipped_unparsed += batch.skipped
+            done.records += batch.skipped + len(batch.raws)
+            settled = 0  # the times before it are known
+            for raw, offset, start, stop in zip(batch.raws, batch.offsets, batch.starts, batch.stops, strict=True):
                 try:
-                    record = loads(raw)
-                except orjson.JSONDecodeError:
-                    record = parse_rounding(raw)
-                if type(record) is not dict:
-                    raise ValueError(f"the record is {_kind(record)}, not an object")
-                own_type = record.get("p_log_type")
-                plan = default if own_type is None else self._own_plan(own_type, default)
+                    try:
+                        record = loads(raw)
+                    except orjson.JSONDecodeError:
+                        record = parse_rounding(raw)
+                    if type(record) is not dict:
+                        raise ValueError(f"the record is {_kind(record)}, not an object")
+                    own_type = record.get("p_log_type")
+                    plan = default if own_type is None else self._own_plan(own_type, default)
+                    if plan.splits:
+                        timed = _split(plan.log_type, raw, (partition, offset))
+                    else:
+                        own_s = plan.time_of(record)
+                except ValueError as error:
+                    done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), raw))
+                    continue
+                if (plan.splits or own_s is None) and start > settled:
+                    self._settle(work, batch.between(settled, start), log_type)
+                settled = stop
                 if plan.splits:
-                    timed = _split(plan.log_type, raw, (partition, offset))
-                else:
-                    own_s = plan.time_of(record)
-            except ValueError as error:
-                done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), raw))
-                continue
-            if blind and (plan.splits or own_s is None):
-                skipped_s = self._last_time(records.raws[settled:at], log_type)
-                if skipped_s is not None:
-                    work.current_s = done.last_time_s = skipped_s
-                settled, blind = at, False
-            if plan.splits:
-                if not all(self._take(work, plan, *each, raw) for each in timed):
-                    return NeedsTime(self._last_time(records.raws, log_type))
-                self._cells[SUB] = 0
-                continue
-            # _take() written out, without what only split records need: nearly all events of a run pass here.
-            if own_s is not None:
-                work.current_s = done.last_time_s = own_s
-                settled, blind = at, False
-            elif work.current_s is None:
-                return NeedsTime(self._last_time(records.raws, log_type))
-            candidates = plan.candidates(record)
-            if candidates:
-                work.rounds = has_long_integer(raw)
-                if work.rounds:
-                    record = cast(dict[str, Any], parse(raw))
-                self._on_event(work, plan, candidates, record, (partition, offset), raw)
-            work.events += 1
-        if blind:
-            last_s = self._last_time(records.raws[settled:], log_type)
-            done.last_time_s = done.last_time_s if last_s is None else last_s
-        done.counts.events = work.events
+                    if not all(self._take(work, plan, *each, raw) for each in timed):
+                        return self._needs_time(records, log_type)
+                    self._cells[SUB] = 0
+                    continue
+                # _take() written out, without what only split records need: nearly all events of a run pass here.
+                if own_s is not None:
+                    work.current_s = done.last_time_s = own_s
+                elif work.current_s is None:
+                    return self._needs_time(records, log_type)
+                candidates = plan.candidates(record)
+                if candidates:
+                    work.rounds = has_long_integer(raw)
+                    if work.rounds:
+                        record = cast(dict[str, Any], parse(raw))
+                    self._on_event(work, plan, candidates, record, (partition, offset), raw)
+                work.events += 1
+            if batch.skipped:
+                self._settle(work, batch.between(settled, batch.end), log_type)
+        done.counts.events = work.events + done.counts.skipped_unparsed
         done.dead_letters += [_too_long(number, partition, source, long) for long in records.too_long]
         done.times = work.clock.times()
         done.routed = [RoutedSlice(number, done.times, r.events, r.parsed) for r in done.routed]
         return done
+
+    def _settle(self, work: _Work, skipped: list[bytes], log_type: str) -> None:
+        """Take over the time of what was skipped, for events after it that have none."""
+        skipped_s = self._last_time(skipped, log_type)
+        if skipped_s is not None:
+            work.current_s = work.done.last_time_s = skipped_s
+
+    def _needs_time(self, records: Records, log_type: str) -> NeedsTime:
+        return NeedsTime(self._last_time(cut_all(records).raws, log_type))
 
     def _take(
         self, work: _Work, plan: _Plan, event: dict[str, Any], own_s: float | None, position: Position, raw: bytes
@@ -405,6 +409,59 @@ class Ingest:
             if known:
                 return known[-1]
         return None
+
+
+class _Batch(NamedTuple):
+    """Records to parse, and what was skipped around them. A place is an index into `source`."""
+
+    raws: Sequence[bytes]
+    offsets: Sequence[int]
+    starts: Sequence[int]
+    """The place of each."""
+    stops: Sequence[int]
+    """The place after each."""
+    end: int
+    """The place after the last, parsed or skipped."""
+    skipped: int
+    source: bytes | list[bytes]
+
+    def between(self, start: int, stop: int) -> list[bytes]:
+        """The records that lie between two places."""
+        part = self.source[start:stop]
+        return part.split(b"\n") if isinstance(part, bytes) else part
+
+
+def _batches(records: Records, prefilter: Prefilter | None) -> Iterator[_Batch]:
+    """What of a slice to parse. Where looking spares little, the rest of the slice is not looked at any more; that depends
+    on the slice alone, so that a replay makes the same dead letters."""
+    for lines in records.lines:
+        batch = _batch_of_lines(lines, prefilter)
+        if batch.skipped < len(batch.raws):
+            prefilter = None
+        yield batch
+    if records.raws:
+        yield _batch_of_records(records.raws, records.offsets, prefilter)
+
+
+def _batch_of_lines(lines: Lines, prefilter: Prefilter | None) -> _Batch:
+    spans = None if prefilter is None else prefilter.lines(lines)
+    if spans is None:
+        return _batch_of_records(*cut(lines), None)
+    data, end = lines.data, lines.end
+    starts = [start for start, _ in spans]
+    stops = [stop + 1 for _, stop in spans]
+    count = data.count(b"\n", 0, end) + (not data.endswith(b"\n", 0, end))
+    offsets = [lines.offset + start for start in starts]
+    return _Batch([data[start:stop] for start, stop in spans], offsets, starts, stops, end, count - len(spans), data)
+
+
+def _batch_of_records(raws: list[bytes], offsets: list[int], prefilter: Prefilter | None) -> _Batch:
+    kept = None if prefilter is None else prefilter.records(raws)
+    if kept is None:
+        return _Batch(raws, offsets, range(len(raws)), range(1, len(raws) + 1), len(raws), 0, raws)
+    chosen, places = [raws[number] for number in kept], [offsets[number] for number in kept]
+    stops = [number + 1 for number in kept]
+    return _Batch(chosen, places, kept, stops, len(raws), len(raws) - len(kept), raws)
 
 
 def _split(kind: LogType, raw: bytes, position: Position) -> list[tuple[dict[str, Any], float | None, Position]]:

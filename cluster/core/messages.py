@@ -59,9 +59,19 @@ class TooLong(NamedTuple):
     head: bytes
 
 
+class Lines(NamedTuple):
+    """Lines of JSON that nobody has cut yet (lines.py does), none over the size limit."""
+
+    offset: int
+    """The place of the first one."""
+    data: bytes
+    end: int
+    """The lines end here; what follows in `data` is the beginning of another."""
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a slice held. `raws` and `offsets` have one entry a record; blank lines have none."""
+    """What a slice held: `raws` and `offsets`, one entry a record, blank lines have none; or else `lines`."""
 
     raws: list[bytes]
     offsets: list[int]
@@ -70,6 +80,7 @@ class Records:
     """Where the next slice of this partition starts."""
     at_end: bool
     """Nothing follows in this partition."""
+    lines: list[Lines] = field(default_factory=list)
 
 
 # --- an epoch on its way through a shard -------------------------------------------------------------------------
@@ -87,7 +98,7 @@ class RoutedEvent(NamedTuple):
     """An event for the shard that owns a key it touches: each event once per destination."""
 
     place: int
-    """Its index in the slice."""
+    """Its index among the events of the slice that were parsed."""
     position: Position
     time_s: float
     local_w_s: float

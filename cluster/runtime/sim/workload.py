@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cluster.core.messages import Partition, Records, Slice
+from cluster.core.messages import Lines, Partition, Records, Slice
 
 LOG_TYPE_FILE = {"Sim.yml": b"LogType: Sim\nTimestamp: t\nRecognise: [{n: '*'}]\n"}
 
@@ -154,6 +154,9 @@ class File:
                 found.append((place, record))
                 next_start = at if lines else number + 1
         at_end = part.stop is None or (at if lines else len(self.records)) <= part.stop
+        if lines and found:
+            data = b"".join(raw + b"\n" for _, raw in found)
+            return Records([], [], [], next_start, at_end, [Lines(found[0][0], data, len(data))])
         return Records([raw for _, raw in found], [place for place, _ in found], [], next_start, at_end)
 
 

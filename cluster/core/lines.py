@@ -1,0 +1,40 @@
+"""Cutting JSON Lines into records: at C speed, and only where somebody wants the records."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+from itertools import accumulate
+
+from cluster.core.messages import Lines, Records
+
+
+def cut(lines: Lines) -> tuple[list[bytes], list[int]]:
+    """(records, their offsets); blank lines are no records."""
+    raws = lines.data[: lines.end].split(b"\n")
+    if not raws[-1]:
+        raws.pop()
+    offsets = offsets_of(raws, lines.offset)
+    if all(map(bytes.strip, raws)):
+        return raws, offsets
+    kept = [(raw, offset) for raw, offset in zip(raws, offsets, strict=True) if raw.strip()]
+    return [raw for raw, _ in kept], [offset for _, offset in kept]
+
+
+def offsets_of(lines: list[bytes], offset: int) -> list[int]:
+    """Where lines that follow one another begin, the first one at `offset`. 0.1 us a line."""
+    starts = accumulate(map(len, lines), initial=offset)
+    return list(map(operator.add, starts, range(len(lines))))
+
+
+def cut_all(records: Records) -> Records:
+    """The same records, cut."""
+    if not records.lines:
+        return records
+    raws: list[bytes] = []
+    offsets: list[int] = []
+    for lines in records.lines:
+        more_raws, more_offsets = cut(lines)
+        raws += more_raws
+        offsets += more_offsets
+    return replace(records, raws=raws, offsets=offsets, lines=[])
