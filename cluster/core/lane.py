@@ -17,7 +17,8 @@ it must ask for the same keys again and get further. If it does not, its rule is
 
 While a pass has set nothing aside, each of its evaluations meets what it would in sequence, in this pass already: by induction,
 those of the closure before it are as in sequence and asked for lent keys only, and those outside touched none of these. So an
-evaluation that does not return there does not return in sequence either. One that is suspected of it (poison.py) runs only there.
+evaluation that does not return there does not return in sequence either. Rules that are suspected of it (poison.py) run only
+there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections.abc import Set as AbstractSet
 
 from cluster.core.ingest import Decoder, event_id_of
 from cluster.core.messages import FoundError, FoundMatch, JoinedEvaluation, Order, RuleCounts
-from cluster.core.poison import FINAL, NOTHING, OFFSET, ORDINAL, PARTITION, SUB, Cells, Suspect, begin_run, place_of
+from cluster.core.poison import FINAL, NOTHING, OFFSET, ORDINAL, PARTITION, SUB, Cells, begin_run, place_of
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.rule import Outcome, Rule, RuleError
@@ -45,7 +46,7 @@ class Lane:
         max_value_bytes: int,
         timer: Callable[[], float],
         cells: Cells,
-        suspects: AbstractSet[Suspect],
+        suspects: AbstractSet[int],
     ) -> None:
         self._rules = rules
         self._decoder = decoder
@@ -54,6 +55,7 @@ class Lane:
         self._timer = timer
         self._cells = cells
         self._suspects = suspects
+        """Ordinals of rules that wait for a pass that has set nothing aside before them."""
         self._rows: dict[str, Row] = {}
         """Every lent key, as it was when the epoch began."""
         self._evaluations: dict[Order, JoinedEvaluation] = {}
@@ -96,7 +98,7 @@ class Lane:
             rule = self._rules[order[2]]
             if wanted:
                 cells[FINAL] = 0
-                if self._suspects and Suspect(rule.id, place_of(routed.position)) in self._suspects:
+                if order[2] in self._suspects:
                     continue
             event = self._event(joined)
             state.clock_s = joined.clock_s

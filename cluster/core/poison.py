@@ -10,8 +10,10 @@ A timeout counts where the evaluation met what it would meet in the one sequenti
     execute    on a single shard, which runs in order and defers nothing
     lane       while the pass has set nothing aside: all evaluations before this one were then as in sequence (lane.py)
 
-Elsewhere, where an evaluation may have run ahead of a write that is still to come, it becomes a suspect: from then on it goes
-into the lane, and waits there for a pass that has set nothing aside before it. If it hangs there, it counts.
+Elsewhere an evaluation may have run ahead of a write that is still to come, so it becomes a suspect only. In the epoch that
+holds a suspect's place, whatever its cuts are by then, all evaluations of its rule go into the lane, and wait there for a pass
+that has set nothing aside before them: what hangs there counts. (All of the rule's, or else each that is left out would leave
+the next one to meet the same state and hang as well, at the price of one life each.)
 
 Why `off` is exact in whatever order timeouts are found: let t1 < t2 < t3 be the first three of a rule in the sequential run.
 What is known of it is at any time some true timeouts and perhaps some places after t3, so the third smallest known is never
@@ -24,7 +26,7 @@ because its evaluation ran before t3 was found (in a slice that was read ahead);
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from rules.rule import Rule, RuleError
@@ -87,7 +89,7 @@ class Timeout(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """An evaluation that hung where that proves nothing yet."""
+    """An evaluation that hung where that proves nothing."""
 
     rule_id: str
     place: Place
@@ -104,14 +106,13 @@ class Poison:
     def after(self, rule_id: str, hang: Hang) -> Poison:
         """What is known once this was found out as well."""
         suspect = Suspect(rule_id, hang.place)
-        rest = tuple(each for each in self.suspects if each != suspect)
         if not hang.final:
-            return Poison(self.timeouts, (*rest, suspect))
+            return replace(self, suspects=(*(each for each in self.suspects if each != suspect), suspect))
         own = {each.place: each for each in self.timeouts if each.rule_id == rule_id}
         own.setdefault(hang.place, Timeout(rule_id, hang.place, hang.limit_s))
         first = [own[place] for place in sorted(own)][:TIMEOUTS_UNTIL_OFF]
         others = [each for each in self.timeouts if each.rule_id != rule_id]
-        return Poison(tuple(sorted([*others, *first], key=lambda each: (each.place, each.rule_id))), rest)
+        return replace(self, timeouts=tuple(sorted([*others, *first], key=lambda each: (each.place, each.rule_id))))
 
     def off(self) -> dict[str, Place]:
         """RuleID -> the place of the timeout after which it is not evaluated any more."""

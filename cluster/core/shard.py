@@ -51,6 +51,7 @@ from cluster.core.messages import (
     RoutedSlice,
     RuleCounts,
     ShardRestored,
+    Slice,
     SliceIngested,
     SliceParsed,
     SliceRead,
@@ -64,7 +65,7 @@ from cluster.core.messages import (
     Task,
     TimeKnown,
 )
-from cluster.core.poison import NOTHING, OFFSET, ORDINAL, SUB, Cells, Suspect, begin_run, place_of, unwatched
+from cluster.core.poison import NOTHING, OFFSET, ORDINAL, SUB, Cells, Place, Suspect, begin_run, unwatched
 from cluster.core.watermark import NEVER_S, Watermark
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
@@ -177,7 +178,8 @@ class Shard:
         """`timer` gives seconds, for the report on lane time; no result depends on it. `cells`: see poison.py."""
         self._config = config
         self._cells: Cells = unwatched() if cells is None else cells
-        self._suspects: frozenset[Suspect] = frozenset()
+        self._suspects: tuple[Suspect, ...] = ()
+        self._probing = Evaluation(None)
         self._timer = timer
         self._rules: tuple[Rule, ...] = pack.rules
         self._policies = [
@@ -242,7 +244,7 @@ class Shard:
         self._watermark = message.watermark
         self._owners = message.owners
         self._ingest.poison(message.poison)
-        self._suspects = frozenset(message.poison.suspects)
+        self._suspects = message.poison.suspects
         return [LoadBlobs(message.blobs)]
 
     def _restore(self, message: BlobsLoaded) -> list[Effect]:
@@ -374,7 +376,8 @@ class Shard:
         lateness_s = self._config.lateness_s
         parsed = routed.parsed
         rule_sets = epoch.rule_sets
-        cells, run = self._cells, self._evaluate_unless_suspect if self._suspects and not alone else evaluate
+        cells = self._cells
+        suspects = self._suspected(cut)
         begin_run(cells, partition, final=alone)
         for at, item in enumerate(routed.events):
             rule_sets[item.rules] = rule_sets.get(item.rules, 0) + 1
@@ -386,7 +389,11 @@ class Shard:
             cells[OFFSET], cells[SUB] = item.position[1], item.sub
             for ordinal in item.rules:
                 cells[ORDINAL] = ordinal
-                outcome = run(self._rules[ordinal], event, evaluation)
+                rule = self._rules[ordinal]
+                if suspects and ordinal in suspects:
+                    outcome = self._defer(rule, event, item)
+                else:
+                    outcome = evaluate(rule, event, evaluation)
                 if not alone:
                     epoch.touched.append(evaluation.keys())
                 if outcome is DEFERRED:
@@ -399,11 +406,23 @@ class Shard:
         if parsed is not None:
             parsed.clear()
 
-    def _evaluate_unless_suspect(self, rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome:
-        """A suspect runs in the lane only, where it can be told whether it hangs (poison.py)."""
-        if Suspect(rule.id, place_of(evaluation.position)) not in self._suspects:
-            return evaluate(rule, event, evaluation)
+    def _suspected(self, cut: EpochCut) -> frozenset[int]:
+        """The ordinals of the rules that run in the lane only, where it can be told whether they hang (poison.py)."""
+        if not self._suspects or cut.shards == 1:
+            return frozenset()
+        return frozenset(
+            self._ordinals[suspect.rule_id]
+            for suspect in self._suspects
+            if suspect.rule_id in self._ordinals and any(_holds(task.slice, suspect.place) for task in cut.tasks)
+        )
+
+    def _defer(self, rule: Rule, event: PantherEvent, item: RoutedEvent) -> Outcome:
+        """Leave an evaluation to the lane, which is told the key that is known of it: the one that the probe at ingest gave."""
+        probing, evaluation = self._probing, self._among_others
+        probing.begin_event(item.time_s, item.position)
+        evaluate(rule, event, probing)
         evaluation.begin(rule.id)
+        evaluation.key = probing.key
         return DEFERRED
 
     def _outcome(
@@ -497,7 +516,7 @@ class Shard:
             self._config.max_value_bytes,
             self._timer,
             self._cells,
-            self._suspects,
+            self._suspected(epoch.cut),
         )
         joining = [joined for executed in epoch.executed.values() for joined in executed.joining]
         wanted = epoch.lane.join(joining)
@@ -727,3 +746,8 @@ class Shard:
             require(self._owns(row.key), f"key {row.key!r} belongs to another shard")
         self.state.validate()
         self.windows.validate()
+
+
+def _holds(part: Slice, place: Place) -> bool:
+    partition, offset, _ = place
+    return part.partition == partition and part.start <= offset and (part.stop is None or offset < part.stop)
