@@ -37,6 +37,9 @@ _LEAST, _MOST = -(2**63), 2**63 - 1  # counters and expiries are 64 bits wide in
 _Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
 """All that is stored under a key, in the order of Row's fields; the last is None when the key is unknown."""
 
+_UNKNOWN: _Image = (None, None, None, None)
+"""One for all: new keys are many, and wait for the next snapshot with it."""
+
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
 
@@ -82,8 +85,10 @@ class State:
     def __init__(self, max_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self.clock_s = 0.0
         """The clock of the evaluation that runs (DESIGN 5). It may go back, but never to before a freed horizon."""
-        self.dirty: set[str] = set()
-        """The keys that may have changed since take_dirty()."""
+        self.dirty: dict[str, _Image] = {}
+        """The keys that may have changed since take_dirty(), with what was stored under them then."""
+        self._taken: dict[str, _Image] = {}
+        """The same from settle() to take_dirty()."""
         self._max_value_bytes = max_value_bytes
         self._counters: dict[str, int] = {}
         self._sets: dict[str, tuple[str, ...]] = {}
@@ -247,7 +252,10 @@ class State:
             image = self._images[key] = self._image(key)
             if self._epoch_images is not None:
                 self._epoch_images.setdefault(key, image)
-        self.dirty.add(key)
+            if key not in self.dirty:
+                self.dirty[key] = image
+        elif key not in self.dirty:  # someone has taken what the evaluation wrote before
+            self.dirty[key] = self._image(key)
         self._expiries[key] = after_s
         if before_s is None:
             self._visits.append(key)
@@ -283,10 +291,11 @@ class State:
     def undo(self) -> None:
         """Give every key written since begin() what it had then."""
         for key, image in self._images.items():
+            if key not in self.dirty:  # someone has taken the undone row already
+                self.dirty[key] = self._image(key)
             self._store(key, image)
             if image[-1] is None:
                 self._visits.pop()  # the evaluation's new keys are the last that were appended
-        self.dirty.update(self._images)  # someone may have taken the undone rows already
         self._images = {}
 
     def begin_epoch(self, *, images: bool = True) -> None:
@@ -299,7 +308,10 @@ class State:
         return Row(key, *(self._epoch_images.get(key) or self._image(key)))
 
     def _image(self, key: str) -> _Image:
-        return self._counters.get(key), self._sets.get(key), self._dictionaries.get(key), self._expiries.get(key)
+        expiry_s = self._expiries.get(key)
+        if expiry_s is None:
+            return _UNKNOWN
+        return self._counters.get(key), self._sets.get(key), self._dictionaries.get(key), expiry_s
 
     def _store(self, key: str, image: _Image) -> None:
         counter, members, dictionary, expiry_s = image
@@ -319,9 +331,26 @@ class State:
 
     def take_dirty(self) -> list[str]:
         """The keys that may have changed since the last call, in no particular order."""
-        taken = list(self.dirty)
-        self.dirty = set()
-        return taken
+        taken = self.dirty
+        self._taken = {**taken, **self._taken} if self._taken else taken
+        self.dirty = {}
+        return list(taken)
+
+    def settle(self) -> None:
+        """What take_dirty() gave last is safe: roll_back() need not go back any further."""
+        self._taken = {}
+
+    def roll_back(self, to_settled: bool) -> None:
+        """Store again what was stored at the last take_dirty(); or at the one before the last settle(), the very start without.
+
+        Nothing is dirty then, and that is where a later roll_back() comes to at most.
+        """
+        self.begin()
+        images = {**self.dirty, **self._taken} if to_settled else self.dirty
+        for key, image in images.items():
+            self._store(key, image)
+        self._visits = deque(self._expiries)
+        self.dirty, self._taken = {}, {}
 
     def row(self, key: str) -> Row:
         """What is stored under the key, expired or not; a tombstone if nothing is."""
@@ -340,6 +369,11 @@ class State:
         """Of the keys that begin with `prefix` and expire after the horizon the first `limit` in order, and their number."""
         found = [key for key, expiry_s in self._expiries.items() if expiry_s > horizon_s and key.startswith(prefix)]
         return [self.row(key) for key in heapq.nsmallest(limit, found)], len(found)
+
+    def put(self, row: Row) -> None:
+        """Store a row in place of what its key holds; a write like any other."""
+        self.dirty.setdefault(row.key, self._image(row.key))
+        self.restore(row)
 
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
@@ -364,9 +398,10 @@ class State:
             if expiry_s > horizon_s:
                 self._visits.append(key)
                 continue
+            if key not in self.dirty:
+                self.dirty[key] = self._image(key)
             self._drop_values(key)
             del self._expiries[key]
-            self.dirty.add(key)
             freed += 1
         return freed
 

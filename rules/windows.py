@@ -70,7 +70,10 @@ class Windows:
 
     def __init__(self) -> None:
         self._windows: dict[WindowKey, _Window] = {}
-        self._dirty: set[WindowKey] = set()
+        self._dirty: dict[WindowKey, WindowRow] = {}
+        """The windows that changed since take_dirty(), as they were then."""
+        self._taken: dict[WindowKey, WindowRow] = {}
+        """The same from settle() to take_dirty()."""
         self._to_free: list[WindowKey] = []
 
     def __len__(self) -> int:
@@ -86,12 +89,13 @@ class Windows:
         first: Callable[[], bytes],
     ) -> Placed:
         """Place a match. `first` is called only for a match that opens a window, and describes it for the alert."""
+        if key not in self._dirty:
+            self._dirty[key] = self._row(key)
         window = self._windows.get(key)
         if window is None or clock_s > window.opened_s + policy.period_s:
             window = _Window(alert_id(key, position), clock_s, policy.period_s)
             window.first = first()
             self._windows[key] = window
-        self._dirty.add(key)
         window.count += 1
         described = window.first
         raised = not window.raised and self._reached(window, policy, unique)
@@ -119,16 +123,30 @@ class Windows:
         for key in batch:
             window = self._windows.get(key)
             if window is not None and window.opened_s + window.period_s < horizon_s:
+                if key not in self._dirty:
+                    self._dirty[key] = self._row(key)
                 del self._windows[key]
-                self._dirty.add(key)
                 freed += 1
         return freed
 
     def take_dirty(self) -> list[WindowRow]:
         """The windows that changed since the last call, as rows; those that are gone as tombstones."""
-        rows = [self._row(key) for key in self._dirty]
-        self._dirty.clear()
-        return rows
+        taken = self._dirty
+        self._taken = {**taken, **self._taken} if self._taken else taken
+        self._dirty = {}
+        return [self._row(key) for key in taken]
+
+    def settle(self) -> None:
+        """What take_dirty() gave last is safe: roll_back() need not go back any further."""
+        self._taken = {}
+
+    def roll_back(self, to_settled: bool) -> None:
+        """To the last take_dirty(); or to the one before the last settle(), the very start without. See State.roll_back()."""
+        images = {**self._dirty, **self._taken} if to_settled else self._dirty
+        for row in images.values():
+            self.restore(row)
+        self._to_free = []
+        self._dirty, self._taken = {}, {}
 
     def rows(self) -> Iterable[WindowRow]:
         """All windows, for a base snapshot."""

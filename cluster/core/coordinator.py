@@ -25,6 +25,7 @@ from cluster.core.errors import InvariantBroken, require
 from cluster.core.keygroups import balanced
 from cluster.core.messages import (
     AlertOutput,
+    CheckpointCommitted,
     Counts,
     EpochCut,
     EpochGrouped,
@@ -170,6 +171,10 @@ class _Checkpoint:
     progress: Progress | None = None
     """Set when the epoch is delivered."""
     committing: bool = False
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        return tuple(name for _, chain in sorted(self.chains.items()) for name in chain)
 
 
 @dataclass(slots=True)
@@ -550,8 +555,8 @@ class Coordinator:
         if len(checkpoint.chains) < checkpoint.shards:
             return []
         checkpoint.committing = True
-        blobs = tuple(name for _, chain in sorted(checkpoint.chains.items()) for name in chain)
-        return [CommitManifest(checkpoint.epoch, self.manifest(checkpoint.progress, blobs), blobs)]
+        manifest = self.manifest(checkpoint.progress, checkpoint.blobs)
+        return [CommitManifest(checkpoint.epoch, manifest, checkpoint.blobs)]
 
     def manifest(self, progress: Progress, blobs: tuple[str, ...]) -> dict[str, Any]:
         return {
@@ -570,12 +575,14 @@ class Coordinator:
     def _manifest_committed(self, message: ManifestCommitted) -> list[Effect]:
         self.totals.checkpoints += 1
         self._checkpointed = message.epoch
+        assert self._checkpoint is not None
+        committed = CheckpointCommitted(message.epoch, self._checkpoint.blobs)
         self._checkpoint = None
         self._checkpointed_at_s = self._now_s
         if message.epoch == self._last_epoch:
             self._enter(Phase.FINISHED)
             return [Finish(self._stopping and not self._input_over(), "")]
-        return self._advance()
+        return [*(Send(shard, committed) for shard in range(self._config.shards)), *self._advance()]
 
     def _manifest_failed(self, message: ManifestFailed) -> list[Effect]:
         return self._give_up(message.epoch, message.reason)

@@ -342,6 +342,14 @@ class SnapshotStored:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointCommitted:
+    """The job's newest checkpoint: it holds these blobs, of all shards, and nobody goes back to before it."""
+
+    epoch: int
+    blobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotFailed:
     """The store took no snapshot: the checkpoint of that epoch will not be."""
 

@@ -26,11 +26,13 @@ from cluster.core import records, snapshot
 from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import InvariantBroken, require
 from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, event_id_of
+from cluster.core.kept import Kept
 from cluster.core.keygroups import Owners, key_grouping, window_group
 from cluster.core.lane import Lane
 from cluster.core.messages import (
     AlertOutput,
     BlobsLoaded,
+    CheckpointCommitted,
     Counts,
     EpochCut,
     EpochExecuted,
@@ -73,7 +75,7 @@ from rules.logtypes import LogType
 from rules.pack import Pack
 from rules.rule import Outcome, Rule
 from rules.state import Row, State
-from rules.windows import Policy, Windows
+from rules.windows import Policy
 
 _FREED_PER_EPOCH = 5_000
 """How many keys an epoch looks at for expiry: some 0.5 ms, so that freeing never pauses a shard for the size of its state."""
@@ -93,7 +95,9 @@ class ShardConfig:
     max_value_bytes: int
     partitions: tuple[Partition, ...]
     fence: int
-    """The job's fencing token: part of the names of blobs, so that two owners never write one name."""
+    """The job's fencing token: part of the names of blobs."""
+    owner: str
+    """The fence's random part, in these names as well: a store that lost its newest writes gives a token again."""
     use_index: bool = True
     """Probe only the rules whose guard an event meets; off, results are the same (errors apart), and slower."""
     use_prefilter: bool = True
@@ -174,8 +178,12 @@ class Shard:
         log_types: Mapping[str, LogType],
         timer: Callable[[], float] = lambda: 0.0,
         cells: Cells | None = None,
+        kept: Kept | None = None,
     ) -> None:
-        """`timer` gives seconds, for the report on lane time; no result depends on it. `cells`: see poison.py."""
+        """`timer` gives seconds, for the report on lane time; no result depends on it. `cells`: see poison.py.
+
+        `kept` is what the same process held in the life before.
+        """
         self._config = config
         self._cells: Cells = unwatched() if cells is None else cells
         self._suspects: tuple[Suspect, ...] = ()
@@ -201,21 +209,20 @@ class Shard:
         self._owners: Owners = ()
         """Who owns what in the epoch that was executed last."""
         self._group_of = key_grouping(config.key_groups)
-        self.state = State(config.max_value_bytes)
-        self.windows = Windows()
-        self._alone = Evaluation(self.state)
-        """For epochs of one shard: no key is another's, nothing is ever deferred."""
-        self._among_others = Evaluation(self.state, self._owns)
+        self._hold(kept or Kept(State(config.max_value_bytes)))
         self._epochs: dict[int, _Epoch] = {}
         self._executed = 0
         self._grouped = 0
         self._watermark = Watermark()
         self._asked: list[StateAsked] = []
+        self._blobs: tuple[str, ...] = ()
+        """What it was started from."""
         self._chain: list[tuple[str, int]] = []
         """(name, size in bytes) of the base and the deltas that hold this shard's key groups."""
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             Started: self._started,
             BlobsLoaded: self._restore,
+            CheckpointCommitted: self._checkpoint_committed,
             EpochCut: self._cut,
             SliceRead: self._read,
             TimeKnown: self._time_known,
@@ -245,7 +252,21 @@ class Shard:
         self._owners = message.owners
         self._ingest.poison(message.poison)
         self._suspects = message.poison.suspects
+        if self.kept.roll_back(message.epoch, message.blobs, self._owned_groups()):
+            return [Send(COORDINATOR, ShardRestored(self._config.shard))]
+        self._hold(Kept(State(self._config.max_value_bytes)))
+        self._blobs = message.blobs
         return [LoadBlobs(message.blobs)]
+
+    def _hold(self, kept: Kept) -> None:
+        self.kept = kept
+        self.state = kept.state
+        self.windows = kept.windows
+        self._alone = Evaluation(self.state)
+        self._among_others = Evaluation(self.state, self._owns)
+
+    def _owned_groups(self) -> frozenset[int]:
+        return frozenset(group for group, owner in enumerate(self._owners) if owner == self._config.shard)
 
     def _restore(self, message: BlobsLoaded) -> list[Effect]:
         for blob in message.blobs:
@@ -257,6 +278,7 @@ class Shard:
                 group = window_group(window.rule_id, window.dedup, self._config.key_groups)
                 if self._owners[group] == self._config.shard:
                     self.windows.restore(window)
+        self.kept.started(self._executed, self._blobs, self._owned_groups())
         return [Send(COORDINATOR, ShardRestored(self._config.shard))]
 
     # --- ingest --------------------------------------------------------------------------------------------------
@@ -344,7 +366,9 @@ class Shard:
 
     def _execute(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.cut is not None
-        self._owners = epoch.cut.owners
+        if epoch.cut.owners != self._owners:
+            self._owners = epoch.cut.owners
+            self.kept.moved()
         epoch.horizon_s = self._watermark.w_s - self._config.lateness_s
         self.state.free(epoch.horizon_s, _FREED_PER_EPOCH)
         self.state.begin_epoch(images=epoch.cut.shards > 1)
@@ -530,9 +554,7 @@ class Shard:
         for key in sorted(keys):
             wanted.setdefault(owners[self._group_of(key)], []).append(key)
         epoch.asked = set(wanted)
-        effects: list[Effect] = [
-            Send(to, KeysAsked(number, tuple(asked))) for to, asked in wanted.items() if to != own
-        ]
+        effects: list[Effect] = [Send(to, KeysAsked(number, tuple(asked))) for to, asked in wanted.items() if to != own]
         if own in wanted:
             effects += self._keys_lent(self._lent(number, epoch, wanted[own]))
         return effects
@@ -561,7 +583,9 @@ class Shard:
                 w_s = watermark.before(item.place, item.local_w_s, part.times)
                 clock_s = max(item.time_s, w_s - self._config.lateness_s)
                 for ordinal in item.rules:
-                    joined = JoinedEvaluation((part.number, item.place, ordinal), partition, clock_s, item, next(touched))
+                    joined = JoinedEvaluation(
+                        (part.number, item.place, ordinal), partition, clock_s, item, next(touched)
+                    )
                     if joined.order not in deferred:
                         yield joined
             watermark = watermark.after(part.times)
@@ -592,7 +616,8 @@ class Shard:
         for rule_id, counts in lane.counts.items():
             epoch.counts.rules.setdefault(rule_id, RuleCounts()).add(counts)
         ran = [
-            LaneRan(number, rows[to], lane.orders, matches[to], lane.errors if to == own else []) for to in range(shards)
+            LaneRan(number, rows[to], lane.orders, matches[to], lane.errors if to == own else [])
+            for to in range(shards)
         ]
         effects: list[Effect] = [Send(to, message) for to, message in enumerate(ran) if to != own]
         return effects + self._lane_ran(ran[own])
@@ -601,13 +626,14 @@ class Shard:
         epoch = self._epochs[message.epoch]
         require(epoch.ran is None, f"the lane of epoch {message.epoch} ran twice")
         epoch.ran = message
-        return self._resolve(message.epoch, epoch)  # the leader may have heard of shards that are still to be heard here
+        return self._resolve(
+            message.epoch, epoch
+        )  # the leader may have heard of shards that are still to be heard here
 
     def _take_over(self, epoch: _Epoch, ran: LaneRan) -> None:
         """Take the lane's outcome in place of what its evaluations came to before."""
         for row in ran.rows:
-            self.state.restore(row)
-            self.state.dirty.add(row.key)
+            self.state.put(row)
         epoch.errors = [error for error in epoch.errors if error.order not in ran.orders] + ran.errors
         own = self._config.shard
         for sender, executed in epoch.executed.items():
@@ -717,19 +743,25 @@ class Shard:
         dirty = self.windows.take_dirty()
         windows = dirty if delta else list(self.windows.rows())
         kind = "delta" if delta else "base"
-        name = f"{self._config.fence:08d}-{number:010d}-{self._config.shard:04d}-{kind}"
+        name = f"{self._config.fence:08d}-{number:010d}-{self._config.shard:04d}-{self._config.owner}-{kind}"
         if not delta:
             self._chain = []
+        self.kept.captured(number, self._owned_groups())
         return StoreSnapshot(number, self._config.shard, name, keys, windows)
 
     def _snapshot_stored(self, message: SnapshotStored) -> list[Effect]:
         self._chain.append((message.name, message.size_bytes))
         chain = tuple(name for name, _ in self._chain)
+        self.kept.stored(message.epoch, chain)
         return [Send(COORDINATOR, SnapshotAdded(message.epoch, self._config.shard, chain))]
 
     def _snapshot_failed(self, message: SnapshotFailed) -> list[Effect]:
         self._chain = []  # what the lost snapshot held is no longer dirty: only a new base is whole
         return [Send(COORDINATOR, message)]
+
+    def _checkpoint_committed(self, message: CheckpointCommitted) -> list[Effect]:
+        self.kept.committed(message.epoch, message.blobs)
+        return []
 
     # --- invariants ----------------------------------------------------------------------------------------------
 

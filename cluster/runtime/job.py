@@ -19,6 +19,11 @@ class ProcessLost(Exception):
     """A process of the run is gone. What it knew is in the store and in the source: new ones can take over."""
 
 
+def is_of_life(message: object, life: object) -> bool:
+    """Whether a message, by its token, is of the life that its receiver is in: those of any other are dropped."""
+    return message == life
+
+
 KINDS = ("matches", "alerts", "errors", "dead_letters")
 """The four outputs of a run."""
 
@@ -48,6 +53,11 @@ class JobSpec:
     use_prefilter: bool
     """See ShardConfig for both."""
 
+    @property
+    def life(self) -> str:
+        """What messages of this life are told by. The number alone may come again after a store lost its newest writes."""
+        return f"{self.fence.number} {self.fence.owner}"
+
     def shard_config(self, shard: int) -> ShardConfig:
         return ShardConfig(
             shard,
@@ -56,6 +66,7 @@ class JobSpec:
             self.config.max_value_bytes,
             self.partitions,
             self.fence.number,
+            self.fence.owner,
             self.use_index,
             self.use_prefilter,
         )

@@ -92,7 +92,7 @@ class Cluster:
     def __init__(self, pack: Pack, shards: int) -> None:
         partition = Partition(0, "p.jsonl", "jsonl", None, 0, 0, "d", None, "T", None)
         self.machines = [
-            Shard(ShardConfig(n, 64, 86_400.0, 400_000, (partition,), 1), pack, TYPES) for n in range(shards)
+            Shard(ShardConfig(n, 64, 86_400.0, 400_000, (partition,), 1, "me"), pack, TYPES) for n in range(shards)
         ]
         self.sent: list[Message] = []
         self.blobs: dict[str, bytes] = {}

@@ -11,7 +11,9 @@ import pytest
 
 from cluster.core import coordinator, lane, shard, snapshot, watermark
 from cluster.core.coordinator import Coordinator
+from cluster.core.kept import Kept
 from cluster.core.shard import Shard
+from cluster.runtime import job
 from cluster.runtime.sim import disk
 from cluster.runtime.sim.world import World
 from cluster.sinks import Continuation
@@ -65,6 +67,7 @@ def test_the_runs_use_what_they_are_to_test() -> None:
 
     assert sum(world.lives > 1 for world in worlds) > 10
     assert sum(world.lane > 0 for world in worlds) > 10
+    assert sum(world.rolled_back > 0 for world in worlds) > 10
 
 
 # --- deliberate bugs ---------------------------------------------------------------------------------------------
@@ -160,6 +163,14 @@ BUGS: dict[str, Patch] = {
         lane.Lane, "run", lambda original: lambda self: original(self) and set()
     ),
     "snapshots are of the epoch's start": _replaced(Shard, "_capture_keys", lambda _: _captured_before),
+    "an image is lost": _replaced(State, "roll_back", lambda original: _one_image_less(original)),
+    "images of a failed checkpoint are lost": _replaced(
+        Shard, "_snapshot_failed", lambda original: lambda self, message: self.state.settle() or original(self, message)
+    ),
+    "windows are not rolled back": _replaced(Windows, "roll_back", lambda _: lambda self, to_settled: None),
+    "images are dropped before the commit": _replaced(Kept, "captured", lambda original: _settled_at_once(original)),
+    "a survivor goes back to whatever it can": _replaced(Kept, "roll_back", lambda original: _blindly(original)),
+    "messages of an old life are accepted": _replaced(job, "is_of_life", lambda _: lambda message, life: True),
     "an epoch is delivered before all have grouped it": _replaced(
         Coordinator, "_epoch_grouped", lambda original: _delivered_early(original)
     ),
@@ -174,6 +185,32 @@ def _stands(original: Any) -> Any:
             epoch.executed[sender].matches.extend(match for match in matches if match.order in ran.orders)
 
     return take_over
+
+
+def _one_image_less(original: Any) -> Any:
+    def roll_back(self: State, to_settled: bool) -> None:
+        if self.dirty:
+            self.dirty.popitem()
+        original(self, to_settled)
+
+    return roll_back
+
+
+def _settled_at_once(original: Any) -> Any:
+    def captured(self: Kept, epoch: int, groups: Any) -> None:
+        original(self, epoch, groups)
+        self.state.settle()
+
+    return captured
+
+
+def _blindly(original: Any) -> Any:
+    def roll_back(self: Kept, epoch: int, blobs: Any, groups: Any) -> bool:
+        if self._settled is not None:
+            self._settled = replace(self._settled, epoch=epoch, blobs=frozenset(blobs))
+        return original(self, epoch, blobs, groups)  # type: ignore[no-any-return]
+
+    return roll_back
 
 
 def _captured_before(self: Shard, delta: bool) -> Any:

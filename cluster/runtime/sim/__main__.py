@@ -51,7 +51,7 @@ def _one(seed: int) -> int:
 
 def _many(seeds: range) -> int:
     began_s = time.monotonic()
-    failed = lives = lane = 0
+    failed = lives = lane = rolled_back = 0
     for number, seed in enumerate(seeds, 1):
         world = World(seed)
         try:
@@ -61,10 +61,12 @@ def _many(seeds: range) -> int:
             print(f"seed {seed} fails: {type(error).__name__}: {str(error)[:300]}: countersign-sim {seed}", flush=True)
         lives += world.lives
         lane += world.lane
+        rolled_back += world.rolled_back
         if sys.stderr.isatty() and number % 20 == 0:
             print(f"\r{number} of {len(seeds)} seeds, {failed} failed", end="", file=sys.stderr, flush=True)
     took_s = time.monotonic() - began_s
-    print(f"{len(seeds)} seeds in {took_s:.0f} s, {lives} lives, {lane} evaluations in lanes: {failed} failed")
+    done = f"{lives} lives, {rolled_back} shards rolled back, {lane} evaluations in lanes"
+    print(f"{len(seeds)} seeds in {took_s:.0f} s, {done}: {failed} failed")
     return 1 if failed else 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from cluster.core.shard import Shard
 from cluster.runtime.sim.oracle import Expected
 from rules.state import Row
 
@@ -45,6 +46,24 @@ def check_keys(expected: Expected, rows: Sequence[Row], horizon_s: float) -> Non
     for key in sorted(expected.keys.keys() | given.keys()):
         if expected.keys.get(key) != given.get(key):
             raise Wrong(f"key {key!r} is {given.get(key)}, {expected.keys.get(key)} expected")
+
+
+def check_rolled_back(fresh: Shard, back: Shard, horizon_s: float) -> None:
+    """A shard that went back to a checkpoint holds what one does that has read it, as far as anybody can still ask for it."""
+    read, rolled = _held(fresh, horizon_s), _held(back, horizon_s)
+    for key in sorted(read.keys() | rolled.keys()):
+        if read.get(key) != rolled.get(key):
+            raise Wrong(f"{key} was rolled back to {rolled.get(key)}, the checkpoint has {read.get(key)}")
+
+
+def _held(shard: Shard, horizon_s: float) -> dict[tuple[str, ...], object]:
+    keys: dict[tuple[str, ...], object] = {(row.key,): row for row in shard.state.rows(horizon_s)}
+    windows: dict[tuple[str, ...], object] = {
+        (row.rule_id, row.dedup): row
+        for row in shard.windows.rows()
+        if row.opened_s is not None and row.opened_s + row.period_s >= horizon_s
+    }
+    return {**keys, **windows}
 
 
 def check_tokens(numbers: Sequence[int]) -> None:

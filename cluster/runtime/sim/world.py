@@ -1,8 +1,9 @@
 """One simulated run: a coordinator, its shards, the messages between them, and everything that goes wrong.
 
 A life is what the driver starts: a coordinator and shards under one fencing token. When one of its processes is lost or
-silent for long, the driver starts the next life from the store alone; what is left of the old one goes on as zombies until it
-is reaped. In the safety phase anything may fail; in the liveness phase nothing does, and the run must end.
+silent for long, the driver starts the next life from the store alone. What is left of the old one goes over into the new one
+(a shard with what it holds, which it rolls back), or goes on as zombies until it is reaped. In the safety phase anything may
+fail; in the liveness phase nothing does, and the run must end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import pickle
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from cluster.core.effects import (
     Send,
     StoreSnapshot,
 )
+from cluster.core.kept import Kept
 from cluster.core.messages import (
     BlobsLoaded,
     EpochCut,
@@ -38,11 +40,13 @@ from cluster.core.messages import (
     SliceRead,
     SnapshotFailed,
     SnapshotStored,
+    Started,
     StopRequested,
     Ticked,
 )
 from cluster.core.poison import Hang, unwatched
 from cluster.core.shard import Shard, ShardConfig
+from cluster.runtime import job
 from cluster.runtime.sim import checkers, hanging
 from cluster.runtime.sim.checkers import Wrong
 from cluster.runtime.sim.disk import Down, FencedOut, Output, Store, Writer
@@ -56,6 +60,10 @@ _LIVENESS_STEPS = 60_000
 """Some ten times what the longest run without faults takes."""
 
 
+class _Lost(Exception):
+    """The process ends here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a seed draws besides the workload."""
@@ -67,6 +75,8 @@ class Options:
     index: bool
     safety_steps: int
     fault_rate: float
+    survivors: float
+    """The chance of a process that is left of a life to go over into the next."""
     faults: tuple[str, ...]
 
 
@@ -86,6 +96,7 @@ def draw_options(rng: random.Random) -> Options:
         rng.random() < 0.5,
         rng.choice([0, 100, 400, 1000]),
         rng.choice([0.0, 0.01, 0.05]),
+        rng.choice([0.0, 0.5, 1.0]),
         faults,
     )
 
@@ -96,12 +107,16 @@ class Process:
 
     name: int
     """COORDINATOR or the shard's number."""
-    handle: Callable[[Message], list[Effect]]
-    validate: Callable[[], None]
+    life: Life
+    """Where it belongs now; messages of the lives before still reach it."""
     cells: list[int] = field(default_factory=unwatched)
     alive: bool = True
     paused_until: int = 0
-    background: deque[StoreSnapshot] = field(default_factory=deque)
+    background: deque[tuple[Life, StoreSnapshot]] = field(default_factory=deque)
+
+    @property
+    def machine(self) -> Coordinator | Shard:
+        return self.life.coordinator if self.name == COORDINATOR else self.life.shards[self.name]
 
 
 @dataclass(slots=True)
@@ -111,8 +126,9 @@ class Life:
     token: tuple[int, int]
     coordinator: Coordinator
     shards: list[Shard]
-    processes: dict[int, Process]
     writers: dict[str, Writer]
+    processes: dict[int, Process] = field(default_factory=dict)
+    cells: list[list[int]] = field(default_factory=list)
     channels: dict[tuple[int, int], deque[bytes]] = field(default_factory=dict)
     finish: Finish | None = None
     lost_at: int | None = None
@@ -138,7 +154,10 @@ class World:
         self._hang: Hang | None = None
         """What the driver knows, and has not logged yet."""
         self._zombies: list[Life] = []
+        self._left: dict[int, Process] = {}
+        """What is left of the life before, and may go over into the next."""
         self._step = 0
+        self._calm = False
         self._now_s = 0.0
         self._shards = self.options.shards
         self._covered: dict[int, list[tuple[int, int, int]]] = {}
@@ -146,6 +165,8 @@ class World:
         self.lives = 0
         self.hangs = 0
         self.lane = 0
+        self.rolled_back = 0
+        """Shards that went back to a checkpoint without reading it."""
         self._trace = hashlib.sha256()
 
     @property
@@ -173,6 +194,7 @@ class World:
             if self._rng.random() < self.options.fault_rate and self.options.faults and not self._done():
                 self._fault(self._rng.choice(self.options.faults))
         self._store.down = False
+        self._calm = True
         for life in self._lives():
             for process in life.processes.values():
                 process.paused_until = 0
@@ -214,7 +236,7 @@ class World:
             return
         choice = choices[self._rng.randrange(len(choices))]
         if isinstance(choice, Process):
-            self._store_snapshot(life, choice)
+            self._store_snapshot(choice)
         else:
             self._tell(life, choice[1], pickle.loads(life.channels[choice].popleft()))
 
@@ -230,27 +252,32 @@ class World:
 
     def _tell(self, life: Life, name: int, message: Message) -> None:
         process = life.processes[name]
-        if not process.alive or process.paused_until > self._step:
+        if not process.alive or process.paused_until > self._step or not job.is_of_life(life.token, process.life.token):
             return
+        life = process.life
         self._trace.update(f"{life.token}{name}{message!r}".encode() if not isinstance(message, Ticked) else b"t")
         if isinstance(message, SliceIngested):
             life.ingested[message.epoch, message.number] = message
         queue: deque[Message] = deque([message])
+        machine = process.machine
         try:
             while queue:
                 hanging.watch(process.cells)
-                effects = process.handle(queue.popleft())
+                message = queue.popleft()
+                effects = machine.handle(message)
                 hang = hanging.taken()
                 if hang is not None:
-                    self._end(life, process, hang)
+                    self._end(process, hang)
                     return
-                process.validate()
+                machine.validate()
+                if isinstance(message, Started) and not any(isinstance(effect, LoadBlobs) for effect in effects):
+                    self._check_rolled_back(life, process.name, message)
                 for effect in effects:
                     answer = self._perform(life, process, effect)
                     if answer is not None:
                         queue.append(answer)
-        except (Down, FencedOut):  # what no machine can go on after ends its process, as the shells have it
-            self._lose(life, process)
+        except (Down, FencedOut, _Lost):  # what no machine can go on after ends its process, as the shells have it
+            self._lose(process)
 
     # --- effects -------------------------------------------------------------------------------------------------
 
@@ -267,7 +294,7 @@ class World:
             case LoadBlobs():
                 return BlobsLoaded(tuple(self._store.get_blob(name) for name in effect.names))
             case StoreSnapshot():
-                process.background.append(effect)
+                process.background.append((life, effect))
             case Deliver():
                 for kind in KINDS:
                     life.writers[kind].write(getattr(effect, kind))
@@ -289,8 +316,8 @@ class World:
             for task, done in zip(tasks, ingested, strict=True)
         ]
 
-    def _store_snapshot(self, life: Life, process: Process) -> None:
-        effect = process.background.popleft()
+    def _store_snapshot(self, process: Process) -> None:
+        life, effect = process.background.popleft()
         blob = snapshot.encode(effect.keys, effect.windows)
         try:
             self._store.put_blob(effect.name, blob)
@@ -311,6 +338,8 @@ class World:
             return ManifestFailed(effect.epoch, "down")
         if self._rng.random() < 0.02 and "store down" in self.options.faults:
             return ManifestFailed(effect.epoch, "timed out")
+        if self._rng.random() < 0.1 and "coordinator lost" in self.options.faults and not self._calm:
+            raise _Lost
         return ManifestCommitted(effect.epoch)
 
     # --- the driver ----------------------------------------------------------------------------------------------
@@ -334,6 +363,7 @@ class World:
         self._hang = None
         self._covered = {epoch: slices for epoch, slices in self._covered.items() if epoch <= progress.epoch}
         self._life = life
+        self._settle_in(life)
         self.lives += 1
         for effect in life.coordinator.start():
             self._perform(life, life.processes[COORDINATOR], effect)
@@ -354,44 +384,76 @@ class World:
             workload.lateness_s,
         )
         coordinator = Coordinator(config, partitions, progress)
-        shard = ShardConfig(
+        shard = self._shard_config(token)
+        life = Life(token, coordinator, [], {kind: self._outputs[kind].open() for kind in KINDS})
+        for n in range(self._shards):
+            cells = self._left[n].cells if n in self._left else unwatched()
+            life.cells.append(cells)
+            life.shards.append(
+                Shard(replace(shard, shard=n), self._pack, self._log_types, cells=cells, kept=self._kept(n))
+            )
+        return life
+
+    def _shard_config(self, token: tuple[int, int]) -> ShardConfig:
+        """Of shard 0."""
+        options, workload = self.options, self.workload
+        partitions = tuple(file.partition for file in workload.files)
+        return ShardConfig(
             0,
             options.key_groups,
             workload.lateness_s,
             400_000,
             partitions,
             token[0],
+            str(token[1]),
             options.index,
             False,
         )
-        cells = [unwatched() for _ in range(self._shards)]
-        shards = [
-            Shard(replace(shard, shard=n), self._pack, self._log_types, cells=each) for n, each in enumerate(cells)
-        ]
-        processes = {n: Process(n, each.handle, each.validate, cells[n]) for n, each in enumerate(shards)}
-        processes[COORDINATOR] = Process(COORDINATOR, coordinator.handle, coordinator.validate)
-        return Life(token, coordinator, shards, processes, {kind: self._outputs[kind].open() for kind in KINDS})
+
+    def _kept(self, name: int) -> Kept | None:
+        """What a shard that is left of the life before holds."""
+        if name not in self._left:
+            return None
+        machine = self._left[name].machine
+        assert isinstance(machine, Shard)
+        return machine.kept
+
+    def _settle_in(self, life: Life) -> None:
+        """Give each machine of a life its process: the one that is left, or a new one."""
+        for name in (COORDINATOR, *range(len(life.shards))):
+            process = life.processes[name] = self._left.pop(name) if name in self._left else Process(name, life)
+            process.life = life
+            if name != COORDINATOR:
+                process.cells = life.cells[name]
+        for process in self._left.values():
+            process.alive = False
+        self._left = {}
 
     def _bury(self) -> None:
         """The driver gives a life up; what still runs of it are zombies until somebody reaps them."""
         assert self._life is not None
         if any(process.alive for process in self._life.processes.values()) and self._life.finish is None:
             self._zombies.append(self._life)
+            self._left = {
+                name: process
+                for name, process in self._life.processes.items()
+                if process.alive and process.paused_until <= self._step and self._rng.random() < self.options.survivors
+            }
         self._hang = self._life.hang or self._hang
         self._life = None
 
-    def _end(self, life: Life, process: Process, hang: Hang) -> None:
+    def _end(self, process: Process, hang: Hang) -> None:
         """The watch ends a process. Now and then the driver does not hear why, and takes it for lost."""
         self.hangs += 1
-        if life.hang is None and self._rng.random() < 0.9:
-            life.hang = hang
-        self._lose(life, process)
+        if process.life.hang is None and self._rng.random() < 0.9:
+            process.life.hang = hang
+        self._lose(process)
 
-    def _lose(self, life: Life, process: Process) -> None:
+    def _lose(self, process: Process) -> None:
         process.alive = False
         process.background.clear()
-        if life.lost_at is None:
-            life.lost_at = self._step
+        if process.life.lost_at is None:
+            process.life.lost_at = self._step
 
     # --- faults --------------------------------------------------------------------------------------------------
 
@@ -407,13 +469,13 @@ class World:
         elif life is None:
             return
         elif name == "shard lost":
-            self._lose(life, life.processes[rng.randrange(len(life.shards))])
+            self._lose(life.processes[rng.randrange(len(life.shards))])
         elif name == "coordinator lost":
-            self._lose(life, life.processes[COORDINATOR])
+            self._lose(life.processes[COORDINATOR])
         elif name == "machine lost":
             for each in self._lives():
                 for process in each.processes.values():
-                    self._lose(each, process)
+                    self._lose(process)
             for output in self._outputs.values():
                 output.crash(rng.randint(0, 5))
         elif name == "paused":
@@ -423,12 +485,23 @@ class World:
                 life.lost_at = self._step  # for the driver, silence is death
         elif name == "newest writes lost":
             for process in life.processes.values():  # a fail-over cuts every connection
-                self._lose(life, process)
+                self._lose(process)
             self._store.lose_newest(rng.randint(1, 6))
         elif name == "stopped":
             self._tell(life, COORDINATOR, StopRequested())
 
     # --- the verdict ---------------------------------------------------------------------------------------------
+
+    def _check_rolled_back(self, life: Life, name: int, started: Started) -> None:
+        """It holds what one does that reads the checkpoint."""
+        self.rolled_back += 1
+        shard = life.shards[name]
+        config = replace(self._shard_config(life.token), shard=name)
+        fresh = Shard(config, self._pack, self._log_types)
+        fresh.handle(started)
+        fresh.handle(BlobsLoaded(tuple(self._store.read_blob(blob) for blob in started.blobs)))
+        horizon_s = started.watermark.w_s - self.workload.lateness_s
+        checkers.check_rolled_back(fresh, shard, horizon_s)
 
     def _check(self) -> None:
         life = self._life
