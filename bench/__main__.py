@@ -1,8 +1,8 @@
 """`python -m bench NAME [--smoke] [--json FILE]`: one benchmark, with what one must know of the machine to read its figures.
 
-A benchmark is a module with NAME, HELP and run(smoke) -> its figures, plain data; where it can use a pack or a cache folder,
-run() takes them too. It prints its own table, and raises RuntimeError when the sides that it compares do not agree on the
-result: then the figures mean nothing, and we exit with 1.
+A benchmark is a module or an object with NAME, HELP and run(smoke) -> its figures, plain data; where it can use a pack or a
+cache folder, run() takes them too. It prints its own table, and raises RuntimeError when the sides that it compares do not
+agree on the result: then the figures mean nothing, and we exit with 1.
 """
 
 from __future__ import annotations
@@ -14,25 +14,33 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import pat, state, throughput
+import psutil
 
-PACKAGES = ("ray", "redis", "orjson", "pyarrow")
+from bench import pat, state
+from bench.harness import CACHE
+from bench.throughput import CONTESTS
+
+PACKAGES = ("ray", "redis", "orjson", "pyarrow", "hyperscan")
 
 
 class Benchmark(Protocol):
-    """What a benchmark's module has to offer."""
+    """What a benchmark has to offer: a module, or an object."""
 
-    NAME: str
-    HELP: str
+    @property
+    def NAME(self) -> str: ...
+
+    @property
+    def HELP(self) -> str: ...
 
     def run(self, smoke: bool, *more: Any, **options: Any) -> dict[str, object]: ...
 
 
-BENCHMARKS: tuple[Benchmark, ...] = (pat, state, throughput)
+BENCHMARKS: tuple[Benchmark, ...] = (*CONTESTS, state, pat)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="small and quick: shows that it works, measures nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument(
-        "--pack", type=Path, metavar="DIR", help="pat: the rules to test, a checkout of a public pack, say"
+        "--pack", type=Path, metavar="DIR", help="pat, pack: the rules, a checkout of a public pack, say"
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help=f"pat: where the tool is installed ({pat.CACHE})")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help=f"where logs and tools are kept ({CACHE})")
     given = parser.parse_args(arguments)
     if given.name is None:
         parser.print_help()
@@ -74,14 +82,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def describe_machine() -> dict[str, str]:
-    """Commit, versions, processors and load average, for the head of a report."""
-    described = {"commit": _commit(), "python": platform.python_version()}
+    """Date, commit, versions, processors, memory and load average, for the head of a report."""
+    described = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit(), "python": platform.python_version()}
     for package in PACKAGES:
         try:
             described[package] = version(package)
         except PackageNotFoundError:
             described[package] = "absent"
     described["cpus"] = str(os.cpu_count())
+    described["memory_gb"] = f"{psutil.virtual_memory().total / 1e9:.0f}"
     described["load"] = "/".join(f"{load:.2f}" for load in os.getloadavg())
     return described
 

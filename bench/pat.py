@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
+from bench.environments import CannotInstall, Environment
+from bench.harness import CACHE, ROOT, RUNS, SMOKE_RUNS
+
 NAME = "pat"
 HELP = "seconds of `countersign test` on a pack, against the format's own test tool"
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "countersign-bench"
 VERSION = "1.11.1"
 PACKAGES = (
     f"panther_analysis_tool=={VERSION}",
@@ -33,16 +34,12 @@ PACKAGES = (
     "policyuniverse==1.5.1.20231109",  # these two are the public pack's own needs
     "pycountry==24.6.1",
 )
-RUNS, SMOKE_RUNS = 5, 1
+ENVIRONMENT = Environment(f"pat-{VERSION}", PACKAGES)
 SMOKE_RULES = 30
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TEST = re.compile(r"\t\[(PASS|FAIL)\] (.*)")
 _COUNT = re.compile(r"\t(Passed|Skipped|Failed|Invalid): (\d+)")
-
-
-class CannotInstall(RuntimeError):
-    """pat is not here and cannot be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def run(smoke: bool, pack: Path | None = None, cache: Path = CACHE) -> dict[str,
         directory = pack.resolve() if pack is not None else small_pack(Path(temporary) / "pack")
         ours = [sys.executable, "-m", "cluster", "test", str(directory)]
         try:
-            theirs = [str(installed(cache)), "test", "--path", str(directory)]
+            theirs = [str(ENVIRONMENT.program(cache, "pat")), "test", "--path", str(directory)]
         except CannotInstall as error:
             if not smoke:
                 raise
@@ -87,32 +84,6 @@ def _compare(ours: list[str], theirs: list[str] | None, cwd: Path, runs: int) ->
     if theirs is not None:
         check(reports["pat"][-1], reports["countersign"][-1])
     return _report(reports, load_before)
-
-
-# --- pat's environment ---------------------------------------------------------------------------------------------
-
-
-def installed(cache: Path) -> Path:
-    """The `pat` of our version, in an environment below `cache` that is made if need be. Raises CannotInstall."""
-    home = cache / f"pat-{VERSION}"
-    pat = home / "bin" / "pat"
-    complete = home / "complete"  # written last: an interrupted installation is made again
-    if complete.exists() and complete.read_text() == "\n".join(PACKAGES):
-        return pat
-    print(f"Installing pat {VERSION} into {home} ...", flush=True)
-    home.parent.mkdir(parents=True, exist_ok=True)
-    _install([sys.executable, "-m", "venv", "--clear", str(home)])
-    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    _install([*pip, "--quiet", "--retries", "1", "--timeout", "20", *PACKAGES])
-    complete.write_text("\n".join(PACKAGES))
-    return pat
-
-
-def _install(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
-        raise CannotInstall(f"pat cannot be installed: {said[-1]}")
 
 
 # --- one run -------------------------------------------------------------------------------------------------------

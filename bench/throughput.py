@@ -1,144 +1,245 @@
-"""Events per second of two shards on Ray, as a ratio to one hand-written loop in one process: same file, rules and run.
+"""Events per second of two shards on Ray, store and checkpoints on, as ratios to honest programs that do the same work.
 
-The rules are the product's founding ones: denials counted per principal and hour, and the addresses that a role has been
-assumed from. Both sides write their matches, which must be the same. Runs alternate, so that what else the machine does
-falls on both; medians are compared.
+Same file, same rules, same matches. The founding rules count denials per principal and hour, and remember the addresses that
+a role was assumed from. A slow baseline runs the first part of the log: then only its matches are compared.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench import workload
+from bench import inputs, packs
+from bench.environments import CannotInstall, Environment
+from bench.harness import (
+    CACHE,
+    OURS,
+    ROOT,
+    RUNS,
+    SHARDS,
+    SMOKE_RUNS,
+    Command,
+    Row,
+    Side,
+    Skipped,
+    Timing,
+    engine,
+    in_turns,
+    module_command,
+    print_rows,
+    report,
+)
+from bench.redis_server import RedisServerMissing, start_redis
 
-NAME = "throughput"
-HELP = "events/s of 2 shards on Ray, against a bare loop in one process"
+EVENTS, SMOKE_EVENTS = 2_000_000, 10_000
+LARGE_EVENTS = 4_000_000
+"""For what is fast enough to be through with the others too soon."""
 
-ROOT = Path(__file__).resolve().parent.parent
-FOUNDING_RULES = ("access_denied_burst", "assume_role_new_ip")
-EVENTS, SMOKE_EVENTS = 2_000_000, 20_000
-RUNS, SMOKE_RUNS = 5, 1
-STATEFUL_SHARE = 0.23
-"""The part of the events that reaches state in either rule."""
-SHARDS = 2
+BYTEWAX = Environment(
+    "bytewax-0.21.1", ("bytewax==0.21.1", "orjson==3.13.0"), ("python3.11", "python3.12", "python3.10")
+)
+PYFLINK = Environment("pyflink-2.3.0", ("apache-flink==2.3.0", "orjson==3.13.0"), ("python3.11", "python3.10"))
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """One run of one side."""
+class Workload:
+    """What all sides have to do."""
 
-    events: int
-    seconds: float
-    """From the first event to the last match, by the side's own watch."""
-    total_seconds: float
-    """From the command to its end: the interpreter's and Ray's start included."""
-    matches: int
-    digest: str
-    """Of the matches in order: rule, position and dedup string."""
+    label: str
+    share: float
+    """Of the events, those that are a denial or an AssumeRole."""
+    pack: packs.Pack
+    loop: str
+    """The function of bench.baselines.bare_loop that does it."""
 
 
-def run(smoke: bool) -> dict[str, object]:
-    """Measure, print a table, return the figures. Raises RuntimeError when the sides' matches differ or a side fails."""
-    events, runs = (SMOKE_EVENTS, SMOKE_RUNS) if smoke else (EVENTS, RUNS)
-    with tempfile.TemporaryDirectory(prefix="throughput-") as temporary:
-        directory = Path(temporary)
-        log = directory / "aws-cloudtrail.jsonl"
-        workload.write_stateful(log, events, seed=1, share=STATEFUL_SHARE)
-        pack = founding_pack(directory / "pack")
-        size_mb = log.stat().st_size / 1e6
-        print(f"{events:,} CloudTrail events, {size_mb:,.0f} MB, {STATEFUL_SHARE:.0%} stateful; {runs} runs a side")
-        bare, engine = measure(log, pack, directory, runs, runtime="ray")
-    return _report(bare, engine)
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A program to compare with."""
+
+    name: str
+    open: Callable[[ExitStack, Path, Path, str], Command]
+    """(what to close in the end, cache, log, loop) -> its command. Raises CannotInstall, RedisServerMissing, Skipped."""
+    environment: Environment | None = None
+    """Where it is installed, unless with us."""
+    events: int | None = None
+    """How many it runs, where the whole log would take too long."""
 
 
-def measure(log: Path, pack: Path, directory: Path, runs: int, *, runtime: str) -> tuple[list[Timing], list[Timing]]:
-    """(the bare loop's runs, the engine's). Raises RuntimeError when their matches differ or a side fails."""
-    bare: list[Timing] = []
-    engine: list[Timing] = []
-    for _ in range(runs):
-        bare.append(time_bare_loop(log, directory))
-        engine.append(time_engine(log, pack, directory, runtime=runtime))
-        if bare[-1].digest != engine[-1].digest:
-            found = f"{bare[-1].matches} of the bare loop, {engine[-1].matches} of the engine"
-            raise RuntimeError(f"the matches differ: {found}")
-    return bare, engine
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Our rate against that of the fastest of some baselines."""
+
+    label: str
+    baselines: tuple[str, ...]
+    at_least: float
+    aim: float
 
 
-def founding_pack(directory: Path) -> Path:
-    """A pack of just the two rules; returns `directory`."""
-    directory.mkdir()
-    for name in FOUNDING_RULES:
-        for suffix in (".py", ".yml"):
-            shutil.copy(ROOT / "rules" / "packs" / "aws_cloudtrail" / (name + suffix), directory)
-    return directory
+FOUNDING = Workload("founding rules, 23 % of events stateful", 0.23, packs.founding, "founding")
+SPARSE = Workload("founding rules, 2 % stateful", 0.02, packs.founding, "founding")
+DENSE = Workload("one rule, every event stateful", 0.02, packs.every_event, "every_event")
+MATCHING = Workload("80 % of events match", 0.2, packs.most_match, "most_match")
 
 
-def time_bare_loop(log: Path, directory: Path) -> Timing:
-    matches = directory / "bare-matches.jsonl"
-    return _time([sys.executable, "-m", "bench.baselines.bare_loop", str(log), str(matches)], matches)
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A benchmark: a workload, and the baselines that do it too."""
+
+    NAME: str
+    HELP: str
+    workload: Workload
+    baselines: tuple[Baseline, ...]
+    goals: tuple[Goal, ...]
+    events: int = EVENTS
+
+    def run(self, smoke: bool, cache: Path = CACHE) -> dict[str, Any]:
+        """Measure, print a table, return the figures. Raises RuntimeError when the sides' matches differ or a side fails."""
+        events, runs = (SMOKE_EVENTS, SMOKE_RUNS) if smoke else (self.events, RUNS)
+        absent = [b.environment.name for b in self.baselines if b.environment and not b.environment.present(cache)]
+        try:
+            if smoke and absent:
+                raise Skipped(f"{', '.join(dict.fromkeys(absent))}: not installed: without --smoke it will be")
+            log = inputs.cloudtrail(cache, events, share=self.workload.share)
+            print(
+                f"{self.workload.label}: {events:,} CloudTrail events, {log.stat().st_size / 1e6:,.0f} MB", flush=True
+            )
+            timings, load = self.measure(cache, log, runs, runtime="local" if smoke else "ray")
+        except (CannotInstall, RedisServerMissing, Skipped) as error:
+            print(f"skipped: {error}")
+            return {"skipped": str(error)}
+        figures = report(timings, load)
+        rows = [self._row(goal, figures["sides"]) for goal in self.goals]
+        if not smoke:
+            print_rows(rows)
+        shape = {"stateful_share": self.workload.share, "shards": SHARDS}
+        return {**figures, **shape, "rows": [row.plain() for row in rows]}
+
+    def measure(
+        self, cache: Path, log: Path, runs: int, *, runtime: str
+    ) -> tuple[dict[str, list[Timing]], tuple[float, float, float]]:
+        """(every side's runs, the load average before them)"""
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            pack = self.workload.pack(directory / "pack")
+            load = os.getloadavg()
+            timings: dict[str, list[Timing]] = {OURS: []}
+            for baseline in self.baselines:  # each with runs of ours beside it: the prefixes may differ
+                part = log if baseline.events is None else inputs.prefix(log, baseline.events)
+                counted = None if part == log else part.stat().st_size
+                ours = Side(OURS, engine(log, pack, runtime=runtime), counted)
+                theirs = Side(baseline.name, baseline.open(stack, cache, part, self.workload.loop))
+                both = in_turns((theirs, ours), runs)
+                timings[baseline.name] = both[baseline.name]
+                timings[OURS] += both[OURS]
+        return timings, load
+
+    def _row(self, goal: Goal, sides: dict[str, Any]) -> Row:
+        ratio = min(sides[name]["processing"]["ratio"] for name in goal.baselines)
+        return Row(self.workload.label, goal.label, ratio, "x", goal.at_least, goal.aim)
 
 
-def time_engine(log: Path, pack: Path, directory: Path, *, runtime: str) -> Timing:
-    matches, store = directory / "engine-matches.jsonl", directory / "store"
-    matches.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "cluster", "run", str(log), "--rules", str(pack), "--runtime", runtime]
-    command += ["--shards", str(SHARDS), "--store", str(store), "--matches", str(matches), "--json", "--quiet"]
-    return _time(command, matches)
+# --- the baselines -------------------------------------------------------------------------------------------------
 
 
-def _time(command: list[str], matches: Path) -> Timing:
-    # Ray makes its workers nice (15), which on a busy machine would measure its politeness.
-    environment = os.environ | {"RAY_worker_niceness": "0"}
-    start_s = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    total_s = time.perf_counter() - start_s
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}:\n{done.stderr[-2000:]}")
-    said = json.loads(done.stdout.splitlines()[-1])
-    with matches.open("rb") as lines:
-        count, digest = digest_of(lines)
-    return Timing(said["events"], said["seconds"], total_s, count, digest)
+def _bare(stack: ExitStack, cache: Path, log: Path, loop: str) -> Command:
+    return module_command("bench.baselines.bare_loop", loop, log)
 
 
-def digest_of(lines: Iterable[bytes]) -> tuple[int, str]:
-    """(number, digest) of match records, whatever their order and whatever else they say."""
-    records = map(json.loads, lines)
-    essence = sorted((record["position"], record["rule_id"], record["dedup"]) for record in records)
-    return len(essence), hashlib.sha256(json.dumps(essence).encode()).hexdigest()
+def _redis(stack: ExitStack, cache: Path, log: Path, loop: str) -> Command:
+    return module_command("bench.baselines.redis_loop", stack.enter_context(start_redis()), log)
 
 
-def _report(bare: list[Timing], engine: list[Timing]) -> dict[str, object]:
-    figures: dict[str, object] = {
-        "events": bare[0].events,
-        "matches": bare[0].matches,
-        "stateful_share": STATEFUL_SHARE,
-        "shards": SHARDS,
-        "load_after": os.getloadavg(),
-    }
-    print(f"{'':24}{'bare loop':>14}{'engine':>14}{'ratio':>8}")
-    for name, measure in (("processing", "seconds"), ("start-up included", "total_seconds")):
-        rates = {
-            side: [timing.events / getattr(timing, measure) for timing in timings]
-            for side, timings in (("bare_loop", bare), ("engine", engine))
-        }
-        medians = {side: statistics.median(of_side) for side, of_side in rates.items()}
-        ratio = medians["engine"] / medians["bare_loop"]
-        print(f"{name:<24}{medians['bare_loop']:>12,.0f}/s{medians['engine']:>12,.0f}/s{ratio:>8.2f}")
-        figures[name.replace(" ", "_").replace("-", "_")] = {
-            "events_per_s": {side: round(median) for side, median in medians.items()},
-            "runs": {side: [round(rate) for rate in of_side] for side, of_side in rates.items()},
-            "ratio": round(ratio, 3),
-        }
-    print(f"{bare[0].matches:,} matches, the same on both sides")
-    return figures
+def _bytewax(processes: int, workers: int) -> Callable[[ExitStack, Path, Path, str], Command]:
+    def open_(stack: ExitStack, cache: Path, log: Path, loop: str) -> Command:
+        return _foreign(BYTEWAX, cache, "bench.baselines.bytewax_flow", processes, workers, log)
+
+    return open_
+
+
+def _pyflink(mode: str) -> Callable[[ExitStack, Path, Path, str], Command]:
+    def open_(stack: ExitStack, cache: Path, log: Path, loop: str) -> Command:
+        if shutil.which("java") is None:
+            raise Skipped(
+                "PyFlink needs Java: install a JDK 11, 17 or 21 (Debian: apt install openjdk-17-jre-headless)"
+            )
+        return _foreign(PYFLINK, cache, "bench.baselines.pyflink_job", mode, log)
+
+    return open_
+
+
+def _foreign(environment: Environment, cache: Path, module: str, *arguments: object) -> Command:
+    """A baseline of another environment: its arguments, a directory to write in, the file for the matches."""
+    python = str(environment.program(cache))
+    start = ["env", f"PYTHONPATH={ROOT}", python, "-m", module, *map(str, arguments)]
+    return lambda matches, scratch: [*start, str(scratch), str(matches)]
+
+
+BARE = Baseline("bare loop", _bare)
+REDIS = Baseline("Redis per helper", _redis)
+BYTEWAX_THREADS = Baseline("Bytewax -w2", _bytewax(1, 2), BYTEWAX)
+BYTEWAX_PROCESSES = Baseline("Bytewax -p2", _bytewax(2, 1), BYTEWAX)
+PYFLINK_PROCESS = Baseline("PyFlink process", _pyflink("process"), PYFLINK, events=400_000)
+PYFLINK_THREAD = Baseline("PyFlink thread", _pyflink("thread"), PYFLINK, events=1_000_000)
+
+CONTESTS = (
+    Contest(
+        "throughput",
+        "2 shards on Ray against a bare loop: founding rules, 23 % of events stateful",
+        FOUNDING,
+        (BARE,),
+        (Goal("bare loop, one core", ("bare loop",), 1.2, 2.5),),
+    ),
+    Contest(
+        "sparse",
+        "the same with 2 % of events stateful",
+        SPARSE,
+        (BARE,),
+        (Goal("bare loop, one core", ("bare loop",), 3, 6),),
+    ),
+    Contest(
+        "dense",
+        "one rule that counts every event, against a bare loop",
+        DENSE,
+        (BARE,),
+        (Goal("bare loop, one core", ("bare loop",), 0.6, 1.1),),
+    ),
+    Contest(
+        "matching",
+        "80 % of the events match, against a bare loop",
+        MATCHING,
+        (BARE,),
+        (),
+    ),
+    Contest(
+        "redis",
+        "founding rules against a loop with a Redis round trip for each helper call",
+        FOUNDING,
+        (REDIS,),
+        (Goal("Redis round trip per helper", ("Redis per helper",), 12, 25),),
+    ),
+    Contest(
+        "bytewax",
+        "founding rules against Bytewax, keyed state with recovery on (installs it)",
+        FOUNDING,
+        (BYTEWAX_THREADS, BYTEWAX_PROCESSES),
+        (Goal("Bytewax, the faster of -w2 and two processes", ("Bytewax -w2", "Bytewax -p2"), 1.5, 3),),
+        LARGE_EVENTS,
+    ),
+    Contest(
+        "pyflink",
+        "founding rules against PyFlink, parallelism 2 (needs Java; installs it)",
+        FOUNDING,
+        (PYFLINK_PROCESS, PYFLINK_THREAD),
+        (
+            Goal("PyFlink, process mode", ("PyFlink process",), 30, 80),
+            Goal("PyFlink, thread mode", ("PyFlink thread",), 10, 25),
+        ),
+    ),
+)

@@ -132,10 +132,10 @@ def write(directory: Path, events: int, seed: int, stories: bool = True) -> Mani
     return manifest
 
 
-def write_stateful(path: Path, events: int, seed: int, share: float) -> None:
+def write_stateful(path: Path, events: int, seed: int, share: float, start_s: int = START_S) -> None:
     """Write one CloudTrail file in which `share` of the events is a denial or an AssumeRole. They alert as they may."""
     random = Random(f"{seed} stateful {share}")
-    lines = _arrivals(StatefulCloudTrail(random, share), random, events, START_S)
+    lines = _arrivals(StatefulCloudTrail(random, share), random, events, start_s)
     _write_lines(path, (line for _, line, _ in lines))
 
 

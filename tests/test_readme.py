@@ -50,7 +50,7 @@ COMMANDS = {
     "ray down ray-config.yaml": _LAUNCHER,
     "python -m bench": "tests/bench/test_throughput.py::test_without_a_name_the_benchmarks_are_listed",
     "python -m bench state": "tests/bench/test_state.py::test_state_takes_no_more_than_its_share_of_a_bare_dict",
-    "python -m bench throughput": "tests/bench/test_throughput.py::test_the_smoke_run_reports_both_ratios",
+    "python -m bench throughput": "tests/bench/test_throughput.py::test_the_smoke_run_finds_the_same_matches_on_both_sides",
 }
 
 

@@ -1,9 +1,9 @@
-"""The two founding rules as one would write them for a single file: one process, one loop, orjson and two dicts.
+"""The benchmarks' rules as one would write them for a single file: one process, one loop, orjson and a dict or two.
 
 Nothing here can be sharded, recovered or given another rule; that is what it is for. It prints {"events", "seconds"} and
 writes one line per match, {"rule_id", "position", "dedup"}.
 
-    python -m bench.baselines.bare_loop CLOUDTRAIL.jsonl MATCHES.jsonl
+    python -m bench.baselines.bare_loop founding|every_event|most_match CLOUDTRAIL.jsonl MATCHES.jsonl
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import orjson
 HOUR_S = 3600
 REMEMBER_S = 90 * 86_400
 DENIALS_ALLOWED = 10
-_DENIALS = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Client.UnauthorizedOperation"))
-_BLOCK_BYTES = 1 << 20
+CALLS_COUNTED = 100
+DENIALS = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Client.UnauthorizedOperation"))
+BLOCK_BYTES = 1 << 20
 
 
-def bare_loop(log: Path, matches: Path) -> int:
-    """Read `log`, write the matches; returns the number of events."""
+def founding(log: Path, matches: Path) -> int:
+    """The two founding rules; returns the number of events."""
     denied: dict[str, tuple[int, float]] = {}  # arn -> (count, expiry in seconds since 1970)
     assumed: dict[str, tuple[set[str], float]] = {}  # role -> (addresses, expiry)
     events = offset = 0
     loads = orjson.loads
-    with log.open("rb", buffering=_BLOCK_BYTES) as lines, matches.open("wb", buffering=_BLOCK_BYTES) as out:
+    with log.open("rb", buffering=BLOCK_BYTES) as lines, matches.open("wb", buffering=BLOCK_BYTES) as out:
 
         def match(rule_id: str, dedup: str) -> None:
             out.write(orjson.dumps({"rule_id": rule_id, "position": (0, offset), "dedup": dedup}) + b"\n")
@@ -36,11 +37,11 @@ def bare_loop(log: Path, matches: Path) -> int:
         for line in lines:
             event = loads(line)
             error = event.get("errorCode")
-            if error in _DENIALS:
+            if error in DENIALS:
                 identity = event["userIdentity"]
                 arn = identity.get("arn")
                 if arn and not identity.get("invokedBy"):
-                    now_s = _time_s(event)
+                    now_s = time_s(event)
                     count, expiry_s = denied.get(arn, (0, 0.0))
                     if count == 0 or expiry_s <= now_s:
                         count, expiry_s = 0, now_s + HOUR_S
@@ -52,7 +53,7 @@ def bare_loop(log: Path, matches: Path) -> int:
                 role = (event["requestParameters"] or {}).get("roleArn")
                 address = event.get("sourceIPAddress")
                 if role and address and not address.endswith("amazonaws.com") and address != "AWS Internal":
-                    now_s = _time_s(event)
+                    now_s = time_s(event)
                     addresses, expiry_s = assumed.get(role, (set(), 0.0))
                     if expiry_s <= now_s:
                         addresses = set()
@@ -65,14 +66,60 @@ def bare_loop(log: Path, matches: Path) -> int:
     return events
 
 
-def _time_s(event: dict[str, str]) -> float:
+def every_event(log: Path, matches: Path) -> int:
+    """Calls counted per principal and hour; returns the number of events."""
+    calls: dict[str, tuple[int, float]] = {}  # arn -> (count, expiry in seconds since 1970)
+    events = offset = 0
+    loads = orjson.loads
+    with log.open("rb", buffering=BLOCK_BYTES) as lines, matches.open("wb", buffering=BLOCK_BYTES) as out:
+        for line in lines:
+            event = loads(line)
+            arn = event["userIdentity"]["arn"]
+            now_s = time_s(event)
+            count, expiry_s = calls.get(arn, (0, 0.0))
+            if count == 0 or expiry_s <= now_s:
+                count, expiry_s = 0, now_s + HOUR_S
+            if count + 1 == CALLS_COUNTED:
+                del calls[arn]
+                out.write(orjson.dumps({"rule_id": "Bench.Calls", "position": (0, offset), "dedup": arn}) + b"\n")
+            else:
+                calls[arn] = (count + 1, expiry_s)
+            events += 1
+            offset += len(line)
+    return events
+
+
+def most_match(log: Path, matches: Path) -> int:
+    """A match with its title for what is neither an error nor an AssumeRole; returns the number of events."""
+    events = offset = 0
+    loads, dumps = orjson.loads, orjson.dumps
+    with log.open("rb", buffering=BLOCK_BYTES) as lines, matches.open("wb", buffering=BLOCK_BYTES) as out:
+        for line in lines:
+            event = loads(line)
+            if not event.get("errorCode") and event["eventName"] != "AssumeRole":
+                arn = event["userIdentity"]["arn"]
+                match = {
+                    "rule_id": "Bench.LetThrough",
+                    "position": (0, offset),
+                    "dedup": arn,
+                    "title": f"[{arn}] was let through",
+                    "event_time": event["eventTime"],
+                }
+                out.write(dumps(match) + b"\n")
+            events += 1
+            offset += len(line)
+    return events
+
+
+def time_s(event: dict[str, str]) -> float:
     return datetime.fromisoformat(event["eventTime"]).timestamp()
 
 
 def main() -> None:
-    log, matches = map(Path, sys.argv[1:])
+    loop = {"founding": founding, "every_event": every_event, "most_match": most_match}[sys.argv[1]]
+    log, matches = map(Path, sys.argv[2:])
     start_s = time.perf_counter()
-    events = bare_loop(log, matches)
+    events = loop(log, matches)
     print(orjson.dumps({"events": events, "seconds": time.perf_counter() - start_s}).decode())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import pat
+from bench import environments, pat
 from bench.__main__ import main
 
 PRINTED = """\
@@ -78,7 +78,7 @@ def test_the_smoke_without_pat_says_so_and_times_our_side(
     assert main(["pat", "--smoke", "--cache", str(tmp_path / "cache"), "--json", str(figures)]) == 0
 
     printed = capsys.readouterr().out
-    assert "pat is left out, only our side is timed: pat cannot be installed: " in printed
+    assert "pat is left out, only our side is timed: pat-1.11.1 cannot be installed: " in printed
     ours = json.loads(figures.read_text())["figures"]["countersign"]
     assert ours["tests"] == 2 * pat.SMOKE_RULES
     assert ours["detections"]["Passed"] == pat.SMOKE_RULES
@@ -92,7 +92,7 @@ def test_without_pat_the_measurement_itself_fails(
     pack = pat.small_pack(tmp_path / "pack")
 
     assert main(["pat", "--pack", str(pack), "--cache", str(tmp_path / "cache")]) == 1
-    assert "pat cannot be installed" in capsys.readouterr().err
+    assert "pat-1.11.1 cannot be installed" in capsys.readouterr().err
 
 
 def test_without_a_pack_there_is_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,15 +104,15 @@ def test_an_interrupted_installation_is_made_again(tmp_path: Path, monkeypatch: 
     home = tmp_path / f"pat-{pat.VERSION}"
     home.mkdir()
     made: list[str] = []
-    monkeypatch.setattr(pat, "_install", lambda command: made.append(command[-1]))
+    monkeypatch.setattr(environments, "_install", lambda _, command: made.append(command[-1]))
 
-    executable = pat.installed(tmp_path)
+    executable = pat.ENVIRONMENT.program(tmp_path, "pat")
     assert made == [str(home), pat.PACKAGES[-1]]
-    assert pat.installed(tmp_path) == executable
+    assert pat.ENVIRONMENT.program(tmp_path, "pat") == executable
     assert len(made) == 2
 
     (home / "complete").unlink()
-    pat.installed(tmp_path)
+    pat.ENVIRONMENT.program(tmp_path, "pat")
     assert len(made) == 4
 
 

@@ -1,59 +1,129 @@
-"""The comparison is fair before it is fast: the hand-written loop and the engine find the same matches."""
+"""The comparisons are fair before they are fast: every baseline and the engine find the same matches."""
 
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import throughput, workload
+from bench import inputs, packs, throughput
 from bench.__main__ import BENCHMARKS, main
+from bench.harness import OURS, ROOT, Side, digest_of, in_turns
+from bench.throughput import CONTESTS, FOUNDING, Contest
+
+WITH_US = ("throughput", "sparse", "dense", "matching", "redis")
+"""The contests whose baselines need nothing that we do not have."""
+
+
+def contest(name: str) -> Contest:
+    return next(contest for contest in CONTESTS if name == contest.NAME)
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("throughput") / "aws-cloudtrail.jsonl"
-    workload.write_stateful(path, 10_000, seed=4, share=throughput.STATEFUL_SHARE)
-    return path
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
 
 
-def test_the_bare_loop_and_the_engine_find_the_same_matches(log: Path, tmp_path: Path) -> None:
-    pack = throughput.founding_pack(tmp_path / "pack")
+@pytest.mark.parametrize("name", WITH_US)
+def test_the_smoke_run_finds_the_same_matches_on_both_sides(
+    name: str, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = cache / f"{name}.json"
 
-    [bare], [engine] = throughput.measure(log, pack, tmp_path, runs=1, runtime="local")
+    assert main([name, "--smoke", "--cache", str(cache), "--json", str(figures)]) == 0
 
-    assert (bare.events, bare.matches, bare.digest) == (engine.events, engine.matches, engine.digest)
-    assert bare.matches > 50
-    rules = {json.loads(line)["rule_id"] for line in (tmp_path / "bare-matches.jsonl").read_text().splitlines()}
-    assert rules == {"AWS.CloudTrail.AccessDenied.Burst", "AWS.CloudTrail.AssumeRole.NewIP"}
+    report = json.loads(figures.read_text())
+    sides = report["figures"]["sides"]
+    [baseline] = sides.keys() - {OURS}
+    assert sides[baseline]["digest"] == sides[OURS]["digest"]
+    assert sides[OURS]["matches"] > 0
+    assert all(sides[baseline][kind]["ratio"] > 0 for kind in ("processing", "start_up_included"))
+    assert report["machine"]["commit"]
+    assert "the same as ours (SHA-256 " in capsys.readouterr().out
 
 
-def test_matches_that_differ_make_the_figures_void(log: Path, tmp_path: Path) -> None:
-    pack = throughput.founding_pack(tmp_path / "pack")
-    (pack / "assume_role_new_ip.yml").unlink()
+@pytest.mark.ray
+def test_two_shards_on_ray_find_what_a_loop_over_the_first_part_does(cache: Path) -> None:
+    log = inputs.cloudtrail(cache, 10_000, share=FOUNDING.share)
+    first_part = replace(throughput.BARE, events=4_000)
 
-    with pytest.raises(RuntimeError, match="the matches differ"):
-        throughput.measure(log, pack, tmp_path, runs=1, runtime="local")
+    timings, _ = replace(contest("throughput"), baselines=(first_part,)).measure(cache, log, 1, runtime="ray")
+
+    [bare], [engine] = timings[first_part.name], timings[OURS]
+    assert (bare.events, engine.events) == (4_000, 10_000)
+    assert (bare.matches, bare.digest) == (engine.matches, engine.digest)
+    assert bare.matches > 10
+
+
+@pytest.mark.parametrize("name", ["bytewax", "pyflink"])
+def test_a_tool_that_is_not_installed_is_skipped_with_a_message(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--smoke", "--cache", str(tmp_path)]) == 0
+    assert "skipped: " in capsys.readouterr().out
+
+
+def test_a_machine_without_java_cannot_compare_with_flink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.throughput.shutil.which", lambda _: None)
+
+    figures = replace(contest("pyflink"), events=10).run(smoke=False, cache=tmp_path)
+
+    assert "install a JDK" in str(figures["skipped"])
+
+
+def _side(name: str, line: str) -> Side:
+    code = f"import sys; open(sys.argv[1], 'w').write({line!r}); print('{{\"events\": 1, \"seconds\": 1}}')"
+    return Side(name, lambda matches, scratch: [sys.executable, "-c", code, str(matches)])
+
+
+def test_matches_that_differ_make_the_figures_void() -> None:
+    theirs = _side("theirs", '{"rule_id": "R", "position": [0, 0], "dedup": "d"}\n')
+    same = _side("ours", '{"rule_id": "R", "position": [0, 0], "dedup": "d", "title": "t"}\n')
+    later = _side("ours", '{"rule_id": "R", "position": [0, 9], "dedup": "d"}\n')
+
+    assert [timing.matches for timing in in_turns((theirs, same), 2)["ours"]] == [1, 1]
+    with pytest.raises(RuntimeError, match="the matches differ: 1 of theirs, 1 of ours"):
+        in_turns((theirs, later), 1)
+
+
+def test_a_side_that_fails_makes_the_figures_void() -> None:
+    broken = Side("theirs", lambda matches, scratch: [sys.executable, "-c", "raise SystemExit('no room')"])
+
+    with pytest.raises(RuntimeError, match=r"theirs: .*exit 1:\nno room"):
+        in_turns((broken,), 1)
 
 
 def test_the_digest_sees_a_match_more_less_or_elsewhere_and_no_order() -> None:
     one, two = (json.dumps({"rule_id": "R", "position": [0, n], "dedup": "d", "title": "t"}).encode() for n in (1, 2))
     moved = two.replace(b"[0, 2]", b"[0, 3]")
 
-    assert throughput.digest_of([one, two]) == throughput.digest_of([two, one])
-    assert len({throughput.digest_of(lines) for lines in ([one, two], [one], [one, one, two], [one, moved])}) == 4
+    assert digest_of([one, two]) == digest_of([two, one])
+    assert digest_of([one, two], counted_bytes=2) == digest_of([one])
+    assert len({digest_of(lines) for lines in ([one, two], [one], [one, one, two], [one, moved])}) == 4
 
 
-@pytest.mark.ray
-def test_the_smoke_run_reports_both_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["throughput", "--smoke", "--json", str(tmp_path / "figures.json")]) == 0
+def test_a_log_is_made_once_and_is_the_same_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "_PART_EVENTS", 300)
+    first = inputs.cloudtrail(tmp_path, 1_000, share=0.5)
+    written_ns = first.stat().st_mtime_ns
 
-    report = json.loads((tmp_path / "figures.json").read_text())
-    assert report["machine"]["commit"]
-    assert report["figures"]["processing"]["ratio"] > 0
-    assert report["figures"]["start_up_included"]["ratio"] > 0
-    assert "the same on both sides" in capsys.readouterr().out
+    assert inputs.cloudtrail(tmp_path, 1_000, share=0.5).stat().st_mtime_ns == written_ns
+    assert len(first.read_bytes().splitlines()) == 1_000
+    assert inputs.cloudtrail(tmp_path / "again", 1_000, share=0.5).read_bytes() == first.read_bytes()
+    assert inputs.prefix(first, 10).read_bytes() == b"".join(first.read_bytes().splitlines(keepends=True)[:10])
+
+
+def test_the_founding_pack_is_the_shipped_rules(tmp_path: Path) -> None:
+    pack = packs.founding(tmp_path / "pack")
+    shipped = ROOT / "rules" / "packs" / "aws_cloudtrail"
+    assert {path.name: path.read_bytes() for path in pack.iterdir()} == {
+        name: (shipped / name).read_bytes() for rule in packs.FOUNDING_RULES for name in (f"{rule}.py", f"{rule}.yml")
+    }
 
 
 class _Disagreeing:
