@@ -198,8 +198,10 @@ class ImmutableDict(Mapping[str, Json]):
     def get(self, key: str, default: Json = None) -> Json:
         """The value; the default only where there is none (a null that is there stays None)."""
         try:
-            value = self.raw[key]
-        except (KeyError, TypeError):  # TypeError: a key that cannot be hashed, which _find() refuses like the others
+            value = self.raw.get(key, MISSING)
+        except TypeError:  # a key that cannot be hashed, which _find() refuses like the others
+            value = MISSING
+        if value is MISSING:
             value = self._find(key)
             if value is MISSING:
                 return default
@@ -238,14 +240,24 @@ class ImmutableDict(Mapping[str, Json]):
 
     def deep_get(self, *keys: str, default: Json = None) -> Json:
         """The value at a path of keys; the default where the path ends early, meets a list, or the value is None."""
-        if not keys:
-            return self
-        first, *rest = keys
+        value: Json = self.raw
         try:
-            value = self.raw.get(first)
-            if value is None and first not in self.raw:
-                value = self._find(first)
-            for key in rest:
+            for key in keys:  # nearly every path is there as it is written
+                if type(value) is not dict:
+                    return self._deep_get(keys, default)
+                value = value[key]
+        except (KeyError, TypeError):
+            return self._deep_get(keys, default)
+        if value is None or not keys:
+            return default if keys else self
+        kind = type(value)
+        return wrap(value) if kind is dict or kind is list else value
+
+    def _deep_get(self, keys: tuple[str, ...], default: Json) -> Json:
+        """deep_get() of a path that is not there as it is written."""
+        try:
+            value = self.find(keys[0])
+            for key in keys[1:]:
                 if type(value) is not dict:
                     return default
                 inner = value.get(key)
@@ -359,13 +371,15 @@ class PantherEvent(ImmutableDict):
         self._epoch_s: int | None = None
 
     def _find(self, key: str) -> Json:
-        if self._added != _ALL:
-            lower = key.lower()
-            if lower.startswith("p_"):
-                self._add(_kind_of(lower))
-                if key in self.raw:
-                    return self.raw[key]
-        return ImmutableDict._find(self, key)
+        lower = key.lower()
+        if self._added != _ALL and lower.startswith("p_"):
+            self._add(_kind_of(lower))
+            if key in self.raw:
+                return self.raw[key]
+        if self._folded is None:
+            self._folded = folded_keys(self.raw)
+        actual = self._folded.get(lower)
+        return MISSING if actual is None else self.raw[actual]
 
     def _at_first(self, key: str) -> Json:
         if key.startswith("p_") and key not in self.raw:

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from rules.evaluation import current
-from rules.state import State, check_key
+from rules.state import MAX_KEY_BYTES, State, check_key
 
 Seconds = Any
 """int, float, numeric str, None, or anything else, which is refused (rules/state.py)."""
 
 
 def _state(helper: str, key: str) -> State:
-    check_key(helper, key)
+    if type(key) is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY_BYTES:
+        check_key(helper, key)  # it may still be one
     return current().reach(key)
 
 

@@ -24,18 +24,17 @@ from cluster.core.messages import (
     Output,
     Position,
     Records,
-    RoutedEvent,
     RoutedSlice,
     TooLong,
 )
 from cluster.core.poison import NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
-from cluster.core.prefilter import Prefilter
+from cluster.core.prefilter import Prefilter, may_hold_long_integer
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
 from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
-from rules.logtypes import LogType, undefined
+from rules.logtypes import Derived, LogType, undefined
 from rules.pack import Pack
 from rules.rule import Outcome, Rule
 
@@ -110,6 +109,7 @@ class Decoder:
     def __init__(self, log_types: Mapping[str, LogType], context_of: Callable[[str], EventContext | None]) -> None:
         self._log_types = dict(log_types)
         self._context_of = context_of
+        self._known: dict[str, tuple[LogType, EventContext | None]] = {}
 
     def log_type(self, name: str) -> LogType:
         found = self._log_types.get(name)
@@ -117,17 +117,21 @@ class Decoder:
             found = self._log_types[name] = undefined(name)
         return found
 
-    def event(
-        self, event: dict[str, Any], log_type: LogType, time_s: float, position: Position, source: str
+    def routed(
+        self, raw: bytes, rounds: bool, name: str, sub: int, time_s: float, position: Position, source: str
     ) -> PantherEvent:
-        return PantherEvent(event, log_type.derive(event, time_s, position, source), self._context_of(log_type.name))
-
-    def routed(self, routed: RoutedEvent, source: str) -> PantherEvent:
         """The event of a routed record; the bytes were parsed once already, at ingest, so they cannot fail here."""
-        record = parse(routed.raw) if routed.rounds else parse_rounding(routed.raw)
-        log_type = self.log_type(routed.log_type)
-        event = log_type.events_of(record)[routed.sub]  # type: ignore[arg-type]
-        return self.event(event, log_type, routed.time_s, routed.position, source)
+        try:
+            record = parse(raw) if rounds else orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            record = parse_rounding(raw)
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self.log_type(name), self._context_of(name)
+        log_type, context = known
+        if log_type.split is not None:
+            record = log_type.events_of(record)[sub]  # type: ignore[arg-type]
+        return PantherEvent(record, Derived(log_type, record, time_s, position, source), context)  # type: ignore[arg-type]
 
 
 class Ingest:
@@ -135,7 +139,6 @@ class Ingest:
 
     def __init__(
         self,
-        shard: int,
         pack: Pack,
         decoder: Decoder,
         key_groups: int,
@@ -147,7 +150,6 @@ class Ingest:
         self._cells = cells
         self._use_index = use_index
         self._use_prefilter = use_prefilter
-        self._shard = shard
         self._decoder = decoder
         self._rules = pack.rules
         self._context_of = pack.context_of
@@ -199,7 +201,7 @@ class Ingest:
         before the slice, None while it is not known: NeedsTime is returned if it turns out to matter.
         """
         done = IngestedSlice(
-            [RoutedSlice(number, SliceTimes(), [], [] if n == self._shard else None) for n in range(shards)],
+            [RoutedSlice(number, SliceTimes(), []) for _ in range(shards)],
             SliceTimes(),
             len(records.too_long),
             None,
@@ -243,7 +245,7 @@ class Ingest:
                     return self._needs_time(records, log_type)
                 candidates = plan.candidates(record)
                 if candidates:
-                    work.rounds = has_long_integer(raw)
+                    work.rounds = may_hold_long_integer(raw) and has_long_integer(raw)
                     if work.rounds:
                         record = cast(dict[str, Any], parse(raw))
                     self._on_event(work, plan, candidates, record, (partition, offset), raw)
@@ -253,7 +255,7 @@ class Ingest:
         done.counts.events = work.events + done.counts.skipped_unparsed
         done.dead_letters += [_too_long(number, partition, source, long) for long in records.too_long]
         done.times = work.clock.times()
-        done.routed = [RoutedSlice(number, done.times, r.events, r.parsed) for r in done.routed]
+        done.routed = [RoutedSlice(number, done.times, r.events) for r in done.routed]
         return done
 
     def _settle(self, work: _Work, skipped: list[bytes], log_type: str) -> None:
@@ -316,9 +318,9 @@ class Ingest:
         """Probe every rule of the event's log type whose guard it meets."""
         done, evaluation = work.done, self._evaluation
         time_s = work.current_s or 0.0
-        event = PantherEvent(data, plan.log_type.derive(data, time_s, position, work.source), plan.context)
+        event = PantherEvent(data, Derived(plan.log_type, data, time_s, position, work.source), plan.context)
         evaluation.begin_event(time_s, position)
-        touched: dict[int, list[int]] | None = None
+        touched: dict[int, tuple[int, ...]] | None = None
         active = False
         cells = self._cells
         cells[OFFSET] = position[1]
@@ -331,48 +333,25 @@ class Ingest:
             if outcome is REACHED:
                 owner = work.owners[self._group_of(evaluation.key or "")]
                 if touched is None:
-                    touched = {}
-                touched.setdefault(owner, []).append(ordinal)
+                    touched = {owner: (ordinal,)}
+                else:
+                    touched[owner] = (*touched.get(owner, ()), ordinal)
                 active = True
             else:
                 active |= outcome.match is not None
                 self._final(work, plan, rule, (work.number, work.events, ordinal), event, time_s, position, outcome)
         cells[ORDINAL] = NOTHING
         done.counts.probes += len(candidates)
-        if touched is not None:
-            self._route(work, plan, touched, event, time_s, position, raw)
         if active:
-            work.clock.activate(work.events, time_s)
-
-    def _route(
-        self,
-        work: _Work,
-        plan: _Plan,
-        touched: dict[int, list[int]],
-        event: PantherEvent,
-        time_s: float,
-        position: Position,
-        raw: bytes,
-    ) -> None:
-        """The event, once for each shard that owns one of its keys: parsed where it stays, as bytes where it goes."""
-        sub = position[2] if len(position) > 2 else 0
-        for owner, ordinals in touched.items():
-            to = work.done.routed[owner]
-            to.events.append(
-                RoutedEvent(
-                    work.events,
-                    position,
-                    time_s,
-                    work.clock.local_w_s,
-                    plan.log_type.name,
-                    tuple(ordinals),
-                    raw,
-                    sub,
-                    work.rounds,
-                )
-            )
-            if to.parsed is not None:
-                to.parsed.append(event)
+            clock = work.clock
+            if touched is not None:  # once for each shard that owns a key
+                sub = position[2] if len(position) > 2 else 0
+                local_w_s, name = clock.local_w_s, plan.log_type.name
+                for owner, ordinals in touched.items():
+                    done.routed[owner].events.append(
+                        (work.events, position, time_s, local_w_s, name, ordinals, raw, sub, work.rounds)
+                    )
+            clock.activate(work.events, time_s)
 
     def _final(
         self,

@@ -136,7 +136,10 @@ class Lane:
         place = joined.order[:2]
         event = self._events.get(place)
         if event is None:
-            event = self._events[place] = self._decoder.routed(joined.event, self._sources[joined.partition])
+            routed, source = joined.event, self._sources[joined.partition]
+            event = self._events[place] = self._decoder.routed(
+                routed.raw, routed.rounds, routed.log_type, routed.sub, routed.time_s, routed.position, source
+            )
         return event
 
     def _keep(self, joined: JoinedEvaluation, rule: Rule, outcome: Outcome) -> None:
@@ -147,7 +150,13 @@ class Lane:
         if outcome.match is not None:
             self.matches.append(
                 FoundMatch(
-                    joined.order, routed.position, event_id, routed.log_type, routed.time_s, joined.clock_s, outcome.match
+                    joined.order,
+                    routed.position,
+                    event_id,
+                    routed.log_type,
+                    routed.time_s,
+                    joined.clock_s,
+                    outcome.match,
                 )
             )
 

@@ -33,14 +33,35 @@ _ODD = (rb"\n[^{]", rb"[^}\r]\n", rb"[^}]\r\n")
 Span = tuple[int, int]
 
 
+def _database(patterns: list[bytes], ids: list[int]) -> Any:
+    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    database.compile(expressions=patterns, ids=ids)
+    return database
+
+
+_NINETEEN_DIGITS = None if hyperscan is None else _database([rb"[0-9]{19}"], [0])
+
+
+def may_hold_long_integer(raw: bytes) -> bool:
+    """False where rules.jsontext.has_long_integer() would be, in a third of its time."""
+    if _NINETEEN_DIGITS is None:
+        return True
+    hits: list[int] = []
+
+    def hit(kind: int, start: int, to: int, flags: int, context: Any) -> None:
+        hits.append(to)
+
+    _NINETEEN_DIGITS.scan(raw, hit)
+    return bool(hits)
+
+
 class Prefilter:
     """Tells from bytes which records an event of one log type that concerns a rule may stand in. Not thread-safe."""
 
     def __init__(self, literals: Iterable[bytes]) -> None:
         literals = [re.escape(literal) for literal in literals]
         patterns = [*literals, *_ALSO_PARSED, *_ODD]
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        self._database.compile(expressions=patterns, ids=[int(pattern in _ODD) for pattern in patterns])
+        self._database = _database(patterns, [int(pattern in _ODD) for pattern in patterns])
 
     @staticmethod
     def of(texts: Iterable[str]) -> Prefilter | None:

@@ -48,6 +48,7 @@ from cluster.core.messages import (
     Order,
     Output,
     Partition,
+    Position,
     Records,
     RoutedEvent,
     RoutedSlice,
@@ -198,7 +199,6 @@ class Shard:
         self._log_types = {p.index: p.log_type or "" for p in config.partitions}
         self._decoder = Decoder(log_types, pack.context_of)
         self._ingest = Ingest(
-            config.shard,
             pack,
             self._decoder,
             config.key_groups,
@@ -396,39 +396,36 @@ class Shard:
         source = self._sources[partition]
         alone = cut.shards == 1
         evaluation = self._alone if alone else self._among_others
-        state, watermark = self.state, self._watermark
-        lateness_s = self._config.lateness_s
-        parsed = routed.parsed
-        rule_sets = epoch.rule_sets
+        state = self.state
+        clock = self._watermark.clock(routed.times, self._config.lateness_s)
+        rule_sets, touched = epoch.rule_sets, epoch.touched
+        rules, decode = self._rules, self._decoder.routed
         cells = self._cells
         suspects = self._suspected(cut)
         begin_run(cells, partition, final=alone)
-        for at, item in enumerate(routed.events):
-            rule_sets[item.rules] = rule_sets.get(item.rules, 0) + 1
-            event = parsed[at] if parsed is not None else self._decoder.routed(item, source)
-            w_s = watermark.before(item.place, item.local_w_s, routed.times)
-            clock_s = max(item.time_s, w_s - lateness_s)
-            state.clock_s = clock_s
-            evaluation.begin_event(item.time_s, item.position)
-            cells[OFFSET], cells[SUB] = item.position[1], item.sub
-            for ordinal in item.rules:
+        for item in routed.events:
+            place, position, time_s, local_w_s, log_type, ordinals, raw, sub, rounds = item
+            rule_sets[ordinals] = rule_sets.get(ordinals, 0) + 1
+            event = decode(raw, rounds, log_type, sub, time_s, position, source)
+            clock_s = state.clock_s = clock(place, local_w_s, time_s)
+            evaluation.begin_event(time_s, position)
+            cells[OFFSET], cells[SUB] = position[1], sub
+            for ordinal in ordinals:
                 cells[ORDINAL] = ordinal
-                rule = self._rules[ordinal]
+                rule = rules[ordinal]
                 if suspects and ordinal in suspects:
-                    outcome = self._defer(rule, event, item)
+                    outcome = self._defer(rule, event, time_s, position)
                 else:
                     outcome = evaluate(rule, event, evaluation)
                 if not alone:
-                    epoch.touched.append(evaluation.keys())
+                    touched.append(evaluation.keys())
                 if outcome is DEFERRED:
-                    order = (routed.number, item.place, ordinal)
-                    epoch.joining.append(JoinedEvaluation(order, partition, clock_s, item, evaluation.keys()))
+                    order = (routed.number, place, ordinal)
+                    keys = evaluation.keys()
+                    epoch.joining.append(JoinedEvaluation(order, partition, clock_s, RoutedEvent(*item), keys))
                 elif outcome is not NO_MATCH:
-                    self._outcome(epoch, routed.number, item, event, ordinal, clock_s, outcome, found)
+                    self._outcome(epoch, routed.number, RoutedEvent(*item), event, ordinal, clock_s, outcome, found)
             cells[ORDINAL] = NOTHING
-            epoch.counts.evaluations += len(item.rules)
-        if parsed is not None:
-            parsed.clear()
 
     def _suspected(self, cut: EpochCut) -> frozenset[int]:
         """The ordinals of the rules that run in the lane only, where it can be told whether they hang (poison.py)."""
@@ -440,10 +437,10 @@ class Shard:
             if suspect.rule_id in self._ordinals and any(_holds(task.slice, suspect.place) for task in cut.tasks)
         )
 
-    def _defer(self, rule: Rule, event: PantherEvent, item: RoutedEvent) -> Outcome:
+    def _defer(self, rule: Rule, event: PantherEvent, time_s: float, position: Position) -> Outcome:
         """Leave an evaluation to the lane, which is told the key that is known of it: the one that the probe at ingest gave."""
         probing, evaluation = self._probing, self._among_others
-        probing.begin_event(item.time_s, item.position)
+        probing.begin_event(time_s, position)
         evaluate(rule, event, probing)
         evaluation.begin(rule.id)
         evaluation.key = probing.key
@@ -469,8 +466,8 @@ class Shard:
 
     def _clocked(self, final: FinalMatch, ingested: IngestedSlice) -> FoundMatch:
         found = final.found
-        w_s = self._watermark.before(found.order[1], final.local_w_s, ingested.times)
-        return found._replace(clock_s=max(found.event_time_s, w_s - self._config.lateness_s))
+        clock = self._watermark.clock(ingested.times, self._config.lateness_s)
+        return found._replace(clock_s=clock(found.order[1], final.local_w_s, found.event_time_s))
 
     def _owns(self, key: str) -> bool:
         return self._owners[self._group_of(key)] == self._config.shard
@@ -503,6 +500,7 @@ class Shard:
             return epoch.counts.rules.setdefault(self._rules[ordinal].id, RuleCounts())
 
         for ordinals, events in epoch.rule_sets.items():
+            epoch.counts.evaluations += events * len(ordinals)
             for ordinal in ordinals:
                 counts(ordinal).evaluations += events
         for joined in epoch.joining:
@@ -579,15 +577,14 @@ class Shard:
         watermark = epoch.started
         for part in self._slices(epoch):
             partition = epoch.cut.tasks[part.number].slice.partition
-            for item in part.events:
-                w_s = watermark.before(item.place, item.local_w_s, part.times)
-                clock_s = max(item.time_s, w_s - self._config.lateness_s)
+            clock = watermark.clock(part.times, self._config.lateness_s)
+            for item in map(RoutedEvent._make, part.events):
+                clock_s = clock(item.place, item.local_w_s, item.time_s)
                 for ordinal in item.rules:
-                    joined = JoinedEvaluation(
-                        (part.number, item.place, ordinal), partition, clock_s, item, next(touched)
-                    )
-                    if joined.order not in deferred:
-                        yield joined
+                    order = (part.number, item.place, ordinal)
+                    keys = next(touched)
+                    if order not in deferred:
+                        yield JoinedEvaluation(order, partition, clock_s, item, keys)
             watermark = watermark.after(part.times)
 
     def _keys_lent(self, message: KeysLent) -> list[Effect]:

@@ -11,6 +11,7 @@ whatever the cuts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 NEVER_S = float("-inf")
@@ -31,12 +32,18 @@ class Watermark(NamedTuple):
     w_s: float = NEVER_S
     last_s: float = NEVER_S
 
-    def before(self, index: int, local_w_s: float, times: SliceTimes) -> float:
-        """W before the event at `index` of a slice, when self is the watermark at the slice's start."""
-        w_s = self.w_s
-        if index > times.first_index >= 0:
-            w_s = max(w_s, min(self.last_s, times.first_s))
-        return max(w_s, local_w_s)
+    def clock(self, times: SliceTimes, lateness_s: float) -> Callable[[int, float, float], float]:
+        """The clock of a slice's evaluations (DESIGN 5), from their event's (index, local_w_s, time_s): its own time, but not
+        earlier than W before it, when self is the watermark at the slice's start, less the lateness."""
+        first_index, w_s = times.first_index, self.w_s
+        later_w_s = max(w_s, min(self.last_s, times.first_s)) if first_index >= 0 else w_s
+
+        def clock_s(index: int, local_w_s: float, time_s: float) -> float:
+            before_s = later_w_s if index > first_index else w_s
+            horizon_s = (before_s if before_s > local_w_s else local_w_s) - lateness_s
+            return time_s if time_s > horizon_s else horizon_s
+
+        return clock_s
 
     def after(self, times: SliceTimes) -> Watermark:
         """The watermark at the slice's end."""
@@ -61,7 +68,9 @@ class SliceClock:
         if self._first_index < 0:
             self._first_index, self._first_s = index, time_s
         else:
-            self.local_w_s = max(self.local_w_s, min(self._last_s, time_s))
+            reached_s = time_s if time_s < self._last_s else self._last_s
+            if reached_s > self.local_w_s:
+                self.local_w_s = reached_s
         self._last_s = time_s
 
     def times(self) -> SliceTimes:

@@ -112,7 +112,9 @@ def one() -> Iterator[Driven]:
 def test_every_shard_is_told_where_the_job_stands_before_anything_is_cut() -> None:
     driven = Driven(partition(), shards=2, progress=Progress(epoch=9, start=500, blobs=("b",)))
 
-    assert driven.machine.start() == [Send(shard, Started(9, Watermark(), ("b",), balanced(2, 256))) for shard in (0, 1)]
+    assert driven.machine.start() == [
+        Send(shard, Started(9, Watermark(), ("b",), balanced(2, 256))) for shard in (0, 1)
+    ]
     assert driven.tell(ShardRestored(0)) == []
     assert cuts(driven.tell(ShardRestored(1)))[0].epoch == 10
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.core.ingest import Decoder, Ingest, IngestedSlice, NeedsTime
 from cluster.core.keygroups import balanced
 from cluster.core.lines import offsets_of
-from cluster.core.messages import Lines, Records, RoutedEvent
+from cluster.core.messages import Lines, Records, Routed
 from cluster.core.poison import unwatched
 from cluster.core.prefilter import Prefilter
 from rules.pack import Pack
@@ -25,7 +25,7 @@ PLAIN = 'def rule(event):\n    return event.get("kind") == "bad"\n'
 
 
 def ingest(pack: Pack, lines: list[bytes], *, prefilter: bool, uncut: bool = False) -> IngestedSlice | NeedsTime:
-    machine = Ingest(0, pack, Decoder(TYPES, pack.context_of), 64, unwatched(), use_prefilter=prefilter)
+    machine = Ingest(pack, Decoder(TYPES, pack.context_of), 64, unwatched(), use_prefilter=prefilter)
     data = b"".join(line + b"\n" for line in lines)
     if uncut:
         half = data.rfind(b"\n", 0, len(data) // 2) + 1
@@ -36,12 +36,12 @@ def ingest(pack: Pack, lines: list[bytes], *, prefilter: bool, uncut: bool = Fal
     return machine.slice(0, 0, "p.jsonl", "T", records, None, balanced(3, 64), 3)
 
 
-def routed(done: IngestedSlice) -> list[list[RoutedEvent]]:
+def routed(done: IngestedSlice) -> list[list[Routed]]:
     """What goes where, but for the places, of which only the order counts."""
     for part in done.routed:
-        places = [event.place for event in part.events]
+        places = [event[0] for event in part.events]
         assert places == sorted(set(places))
-    return [[event._replace(place=0) for event in part.events] for part in done.routed]
+    return [[(0, *event[1:]) for event in part.events] for part in done.routed]
 
 
 PACK = pack_of(A=GUARDED, B=PLAIN)

@@ -35,7 +35,8 @@ def by_slices(events: list[tuple[bool, float]], cuts: list[int]) -> tuple[list[f
             if is_active:
                 clock.activate(index, time_s)
         times = clock.times()
-        result += [watermark.before(index, local_w_s, times) for index, local_w_s in enumerate(local)]
+        clock = watermark.clock(times, 0.0)
+        result += [clock(index, local_w_s, NEVER_S) for index, local_w_s in enumerate(local)]
         watermark = watermark.after(times)
     return result, watermark
 
