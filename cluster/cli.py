@@ -174,7 +174,7 @@ def _rows(store_url: str, job: str) -> tuple[dict[str, Any], list[Any]]:
     from cluster.run import state_rows
     from cluster.stores import open_store
 
-    return state_rows(open_store(store_url), job)
+    return state_rows(open_store(store_url), job, lambda text: print(f"countersign: {text}", file=sys.stderr))
 
 
 def _row_text(row: Any) -> str:
@@ -284,7 +284,7 @@ class _failures:
 
 def _exit_code(error: BaseException) -> int | None:
     from cluster.config import BadSetting
-    from cluster.core.errors import CorruptSnapshot
+    from cluster.core.errors import CorruptSnapshot, LaterFormat
     from cluster.run import CannotRun
     from cluster.sinks import OutputExists, SinkFailed
     from cluster.sources import InputMissing, InputUnreadable, SourceChanged
@@ -300,7 +300,7 @@ def _exit_code(error: BaseException) -> int | None:
         ((InvalidPack,), 1),
         ((MissingPack, BadSetting, BadFilter, NothingToTest, BadName), 2),
         ((InputMissing, InputUnreadable, SourceChanged), 3),
-        ((StoreUnreachable, LeaseHeld, Fenced, BlobMissing, CorruptSnapshot, SinkFailed, OutputExists), 4),
+        ((StoreUnreachable, LeaseHeld, Fenced, BlobMissing, CorruptSnapshot, LaterFormat, SinkFailed, OutputExists), 4),
     )
     for kinds, code in table:
         if isinstance(error, kinds):

@@ -62,6 +62,8 @@ class Display:
         self._note = text
         if self._live is None:
             print(f"countersign: {text}", file=sys.stderr)
+        else:
+            self._console.print(f"countersign: {text}", soft_wrap=True, markup=False, highlight=False)
 
     def aside(self, text: str) -> None:
         """Something to know that needs nothing done; not with --quiet."""

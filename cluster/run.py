@@ -17,15 +17,16 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from cluster import sinks
+from cluster.checkpoints import newest_whole
 from cluster.config import Config
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase, Progress, Totals, partitions_of, progress_of
 from cluster.core.messages import Counts, Message, Partition, SourceGrew, StopRequested
 from cluster.display import Display
-from cluster.runtime.job import JobSpec, ProcessLost, Status
+from cluster.runtime.job import CheckpointDamaged, JobSpec, ProcessLost, Status
 from cluster.sources import discover
 from cluster.spool import Spool, is_spooled, spooled_partition
-from cluster.stores import Fence, Store, StoreUnreachable, open_store
+from cluster.stores import BlobMissing, Fence, Store, StoreUnreachable, open_store
 from rules.errors import InvalidPack, Problem
 from rules.filters import FILE, BadFilter, parse_filters
 from rules.jsontext import parse
@@ -111,7 +112,8 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     fence = store.acquire(job, fresh=options.fresh)
     try:
         spool = _spool(options, job) if "-" in options.inputs else None
-        spec = _prepare(options, config, pack, types, partitions, store, fence, spool)
+        known = newest_whole(store, job, display.note)
+        spec = _prepare(options, config, pack, types, partitions, store, fence, spool, known)
         drive = _Drive(spec, store, spool, start_runtime, display)
         try:
             status = drive.run()
@@ -192,9 +194,9 @@ def _prepare(
     store: Store,
     fence: Fence,
     spool: Spool | None,
+    known: dict[str, Any] | None,
 ) -> JobSpec:
-    manifests = store.manifests(fence.job)
-    known = snapshot.decode_manifest(manifests[0]) if manifests else None
+    """`known` is the manifest of the checkpoint to go on from; None starts the job."""
     if known is not None:
         partitions = _continued(partitions_of(known), partitions)
         _check_key_groups(known, config)
@@ -209,8 +211,7 @@ def _prepare(
         _discard_outputs(options, outputs)
     if known is not None:
         _check_outputs(known, outputs)
-    if known is not None and known["pack_digest"] != pack.digest:
-        _check_changed_pack(known, outputs, fence.job)
+        _check_changed_pack(known, pack.digest, outputs)
     for uri in outputs.values():
         if uri != "-":
             sinks.open_sink(uri, resume=known is not None).close()
@@ -288,8 +289,10 @@ def _check_key_groups(known: dict[str, Any], config: Config) -> None:
         )
 
 
-def _check_changed_pack(known: dict[str, Any], outputs: dict[str, str], job: str) -> None:
+def _check_changed_pack(known: dict[str, Any], digest: str, outputs: dict[str, str]) -> None:
     """Changed rules start at a checkpoint; they cannot continue what the old ones delivered past it (DESIGN 11.10)."""
+    if known["pack_digest"] == digest:
+        return
     at = (known["partition"], known["start"])
     for uri in outputs.values():
         if uri == "-":
@@ -300,7 +303,7 @@ def _check_changed_pack(known: dict[str, Any], outputs: dict[str, str], job: str
         if place is not None and place[0][:2] >= at:
             raise CannotRun(
                 2,
-                f"job {job}: its rules changed, and {uri} holds results of the old ones past the last checkpoint: "
+                f"job {known['job']}: its rules changed, and {uri} holds results of the old ones past the last checkpoint: "
                 "finish or interrupt (Ctrl-C) one run with the old rules first, or use --fresh",
             )
 
@@ -500,6 +503,8 @@ class _Drive:
             status.lines = self._shown.new_of(status.lines)
             display.show(status)  # first, or alerts would scroll past a view of the time before
             display.lines(status)
+            if status.failure is not None and status.failure.damaged:
+                raise CheckpointDamaged(status.failure.message)
             if status.failure is not None or status.phase is Phase.FINISHED:
                 status.lines = {}
                 return status
@@ -519,7 +524,7 @@ class _Drive:
         self._shown.restart()
         while True:
             before = self.spec.progress.epoch
-            self._take_over()
+            self._take_over(suspect=isinstance(lost, CheckpointDamaged))
             self._barren = self._barren + 1 if self.spec.progress.epoch <= before else 0
             if self._barren >= _BARREN_LIVES:
                 raise CannotRun(
@@ -533,22 +538,34 @@ class _Drive:
             except ProcessLost as again:
                 lost = again
 
-    def _take_over(self) -> None:
-        """Put our next token and the newest checkpoint into `spec`. Raises StoreUnreachable when patience is at its end."""
+    def _take_over(self, suspect: bool) -> None:
+        """Put our next token and the newest checkpoint into `spec`; where blobs are suspect, they are read before.
+
+        Raises CannotRun, CorruptSnapshot, and StoreUnreachable when patience is at its end.
+        """
         until_s = time.monotonic() + _STORE_PATIENCE_S
         while True:
             try:
                 self._store.release(self.spec.fence)
-                fence = self._store.acquire(self.spec.fence.job, fresh=False)
-                manifest = snapshot.decode_manifest(self._store.manifests(fence.job)[0])
-                self.spec = replace(self.spec, fence=fence, progress=progress_of(manifest), resume=True)
-                _claim(self._store, self.spec)
+                self.spec = replace(self.spec, fence=self._store.acquire(self.spec.fence.job, fresh=False))
+                self._go_back(suspect)
                 return
+            except BlobMissing:
+                suspect = True
             except StoreUnreachable as error:
                 if time.monotonic() >= until_s:
                     raise
                 self._display.note(f"waiting for the store: {error}")
                 time.sleep(1.0)
+
+    def _go_back(self, suspect: bool) -> None:
+        job = self.spec.fence.job
+        manifest = newest_whole(self._store, job, self._display.note, blobs=suspect)
+        if manifest is None:
+            raise CannotRun(4, f"job {job}: the store has lost its checkpoints: restore it, or start over with --fresh")
+        _check_changed_pack(manifest, self.spec.pack_digest, self.spec.outputs)
+        self.spec = replace(self.spec, progress=progress_of(manifest), resume=True)
+        _claim(self._store, self.spec)
 
 
 def _tell_growth(spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int, bool]) -> tuple[int, bool]:
@@ -645,13 +662,12 @@ def _forget(options: Options, store: Store, job: str) -> None:
         directory.parent.parent.rmdir()
 
 
-def state_rows(store: Store, job: str) -> tuple[dict[str, Any], list[Any]]:
-    """(manifest, rows of all keys) of a job's last checkpoint, in key order. Raises CannotRun when there is none."""
-    manifests = store.manifests(job)
-    if not manifests:
+def state_rows(store: Store, job: str, tell: Callable[[str], None]) -> tuple[dict[str, Any], list[Any]]:
+    """(manifest, rows of all keys) of a job's last whole checkpoint, in key order. Raises CannotRun when there is none."""
+    manifest = newest_whole(store, job, tell)
+    if manifest is None:
         jobs = ", ".join(store.jobs()) or "none"
         raise CannotRun(4, f"job {job}: the store has no checkpoint of it: jobs there: {jobs}")
-    manifest = snapshot.decode_manifest(manifests[0])
     rows: dict[str, Any] = {}
     for name in manifest["blobs"]:
         for row in snapshot.decode(store.get_blob(job, name))[0]:

@@ -18,8 +18,8 @@ LAYERS = [
     ["rules"],
     ["cluster.core"],
     [
-        "cluster.config", "cluster.environment", "cluster.files", "cluster.sinks", "cluster.sources", "cluster.spool",
-        "cluster.stores",
+        "cluster.checkpoints", "cluster.config", "cluster.environment", "cluster.files", "cluster.sinks",
+        "cluster.sources", "cluster.spool", "cluster.stores",
     ],
     ["cluster.runtime"],
     ["cluster"],  # what is left: the command line and what it calls

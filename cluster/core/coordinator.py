@@ -224,6 +224,8 @@ class Coordinator:
         self._views: dict[int, _View] = {}
         self._last_epoch: int | None = None
         self._last_try_s: float | None = None
+        self._rebase = False
+        """The next checkpoint is of bases."""
         self._retry_at_s = NEVER_S
         """No checkpoint before this, after one that failed."""
         self.totals = copy.deepcopy(progress.totals)
@@ -332,7 +334,8 @@ class Coordinator:
 
     def _cut(self, tasks: list[Task], *, checkpoint: bool) -> list[Effect]:
         self._cut_epoch += 1
-        cut = EpochCut(self._cut_epoch, tuple(tasks), checkpoint, self._shards, self._owners)
+        base = checkpoint and self._rebase
+        cut = EpochCut(self._cut_epoch, tuple(tasks), checkpoint, self._shards, self._owners, base)
         self._epochs[self._cut_epoch] = _Epoch(cut, self._cursor)
         if checkpoint:
             self._checkpoint = _Checkpoint(self._cut_epoch, self._shards)
@@ -578,6 +581,7 @@ class Coordinator:
         assert self._checkpoint is not None
         committed = CheckpointCommitted(message.epoch, self._checkpoint.blobs)
         self._checkpoint = None
+        self._rebase = False
         self._checkpointed_at_s = self._now_s
         if message.epoch == self._last_epoch:
             self._enter(Phase.FINISHED)
@@ -585,6 +589,7 @@ class Coordinator:
         return [*(Send(shard, committed) for shard in range(self._config.shards)), *self._advance()]
 
     def _manifest_failed(self, message: ManifestFailed) -> list[Effect]:
+        self._rebase |= message.rebase
         return self._give_up(message.epoch, message.reason)
 
     def _snapshot_failed(self, message: SnapshotFailed) -> list[Effect]:

@@ -2,7 +2,8 @@
 
 ClusterError
   InvariantBroken    a bug of ours: never caught, carries the story
-  CorruptSnapshot    the store holds bytes that are not what was written: the operator restores or starts over
+  CorruptSnapshot    the store holds bytes that are not what was written: an older checkpoint may do
+  LaterFormat        the store holds what a later version wrote: the operator runs that one
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ class InvariantBroken(ClusterError):
 
 class CorruptSnapshot(ClusterError):
     """A blob or manifest in the store cannot be read back."""
+
+
+class LaterFormat(ClusterError):
+    """A blob or manifest is whole and of a format that this version does not know. An older checkpoint would be no remedy."""
 
 
 def require(holds: bool, story: str) -> None:

@@ -252,6 +252,8 @@ class EpochCut:
     """How many take part: those with a lower number."""
     owners: Owners
     """Who owns what in it, from routing to grouping. Only a cut changes that."""
+    base: bool = False
+    """With a checkpoint: one that rests on no earlier snapshot, for the store has lost some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,10 +471,12 @@ class ManifestCommitted:
 
 @dataclass(frozen=True, slots=True)
 class ManifestFailed:
-    """The store was not reached; the next checkpoint will do."""
+    """The store did not take it; the next checkpoint will do."""
 
     epoch: int
     reason: str
+    rebase: bool = False
+    """It has lost blobs: only bases are whole now."""
 
 
 Message = Any

@@ -643,7 +643,7 @@ class Shard:
         """Every evaluation of the epoch has its outcome: group its matches, and execute the next."""
         assert epoch.cut is not None
         if epoch.cut.checkpoint:
-            epoch.delta = self._delta()
+            epoch.delta = not epoch.cut.base and self._delta()
             epoch.keys = self._capture_keys(epoch.delta)
         self._grouped = number
         effects = self._group(number, epoch)

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.ipc
 
-from cluster.core.errors import CorruptSnapshot
+from cluster.core.errors import CorruptSnapshot, LaterFormat
 from rules.state import Row
 from rules.windows import WindowRow
 
@@ -25,6 +25,7 @@ FORMAT = 1
 
 _MAGIC = b"CSB1"
 _HEAD = struct.Struct("<4sI")
+_LATER = f"this version reads {FORMAT}: run the version that wrote it, or start over with --fresh"
 
 _SCHEMA = pa.schema(
     [
@@ -59,19 +60,24 @@ def encode(keys: Sequence[Row], windows: Sequence[WindowRow]) -> bytes:
     return _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
 
 
-def decode(blob: bytes) -> tuple[list[Row], list[WindowRow]]:
-    """The rows of a blob. Raises CorruptSnapshot for bytes that encode() did not write."""
+def check(blob: bytes) -> memoryview:
+    """The compressed rows of a blob. Raises CorruptSnapshot for bytes that encode() did not write, LaterFormat."""
     if len(blob) < _HEAD.size:
-        raise CorruptSnapshot("a snapshot blob is cut off")
+        raise CorruptSnapshot("it is cut off")
     magic, crc = _HEAD.unpack_from(blob)
-    body = blob[_HEAD.size :]
-    if magic != _MAGIC:
-        raise CorruptSnapshot(
-            f"a snapshot blob starts with {magic!r}, not {_MAGIC!r}: it is not ours or from a later version"
-        )
+    body = memoryview(blob)[_HEAD.size :]
+    if magic[:3] != _MAGIC[:3]:
+        raise CorruptSnapshot(f"it starts with {magic!r}, not with {_MAGIC!r}")
     if zlib.crc32(body) != crc:
-        raise CorruptSnapshot("a snapshot blob fails its checksum")
-    table = pa.ipc.open_stream(body).read_all()
+        raise CorruptSnapshot("it fails its checksum")
+    if magic != _MAGIC:
+        raise LaterFormat(f"a snapshot has format {magic[3:].decode('latin-1')}, {_LATER}")
+    return body
+
+
+def decode(blob: bytes) -> tuple[list[Row], list[WindowRow]]:
+    """The rows of a blob. Raises CorruptSnapshot, LaterFormat."""
+    table = pa.ipc.open_stream(check(blob)).read_all()
     keys: list[Row] = []
     windows: list[WindowRow] = []
     for row in zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True):
@@ -90,16 +96,14 @@ def encode_manifest(manifest: dict[str, Any]) -> bytes:
 
 
 def decode_manifest(data: bytes) -> dict[str, Any]:
-    """Raises CorruptSnapshot when the bytes are not what encode_manifest wrote, or are of a later format."""
+    """The inverse. Raises CorruptSnapshot when the bytes are not what encode_manifest wrote, LaterFormat."""
     try:
         crc, body = int(data[:8], 16), data[9:]
     except ValueError:
         crc, body = -1, b""
     if zlib.crc32(body) != crc:
-        raise CorruptSnapshot("a manifest fails its checksum")
+        raise CorruptSnapshot("the manifest fails its checksum")
     manifest: dict[str, Any] = msgspec.json.decode(body)
     if manifest.get("format") != FORMAT:
-        raise CorruptSnapshot(
-            f"a manifest has format {manifest.get('format')}, this version reads {FORMAT}: use the version that wrote it"
-        )
+        raise LaterFormat(f"the manifest has format {manifest.get('format')}, {_LATER}")
     return manifest

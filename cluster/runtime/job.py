@@ -19,6 +19,10 @@ class ProcessLost(Exception):
     """A process of the run is gone. What it knew is in the store and in the source: new ones can take over."""
 
 
+class CheckpointDamaged(ProcessLost):
+    """What a new life was to go on from cannot be read back: an older checkpoint must do."""
+
+
 def is_of_life(message: object, life: object) -> bool:
     """Whether a message, by its token, is of the life that its receiver is in: those of any other are dropped."""
     return message == life
@@ -92,6 +96,8 @@ class Failure:
 
     exit_code: int
     message: str
+    damaged: bool = False
+    """The checkpoint could not be read back."""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from cluster.core import snapshot
@@ -23,7 +24,7 @@ from cluster.core.effects import (
     StoreSnapshot,
     TellState,
 )
-from cluster.core.errors import CorruptSnapshot, InvariantBroken
+from cluster.core.errors import CorruptSnapshot, InvariantBroken, LaterFormat
 from cluster.core.messages import (
     BlobsLoaded,
     ManifestCommitted,
@@ -48,7 +49,9 @@ def failure_of(error: Exception, who: str) -> Failure:
     """The exit code and the words for what ended a run. What nobody foresaw is a bug of ours, told with its traceback."""
     if isinstance(error, InputUnreadable | SourceChanged):
         return Failure(3, str(error))
-    if isinstance(error, StoreUnreachable | Fenced | BlobMissing | SinkFailed | OutputExists | CorruptSnapshot):
+    if isinstance(error, BlobMissing | CorruptSnapshot):
+        return Failure(4, str(error), damaged=True)
+    if isinstance(error, StoreUnreachable | Fenced | SinkFailed | OutputExists | LaterFormat):
         return Failure(4, str(error))
     story = "".join(traceback.format_exception(error))
     return Failure(1, f"the {who} failed, which is a bug of ours: please report it with this:\n{story}")
@@ -213,6 +216,8 @@ class CoordinatorShell:
             self._store.free_blobs(self._spec.fence, self._blobs_in_use())
         except StoreUnreachable as error:
             return ManifestFailed(effect.epoch, str(error))
+        except BlobMissing as error:  # a server that fell back in time, say: what is in memory is still whole
+            return ManifestFailed(effect.epoch, str(error), rebase=True)
         return ManifestCommitted(effect.epoch)
 
     def _places(self) -> dict[str, Any]:
@@ -221,8 +226,11 @@ class CoordinatorShell:
         return {kind: {"uri": self._spec.outputs[kind], "place": place} for kind, place in places.items() if place}
 
     def _blobs_in_use(self) -> set[str]:
-        manifests = self._store.manifests(self._spec.fence.job)
-        return {name for data in manifests for name in snapshot.decode_manifest(data)["blobs"]}
+        named: set[str] = set()
+        for data in self._store.manifests(self._spec.fence.job):
+            with suppress(CorruptSnapshot):  # an older one, which nobody can go back to
+                named.update(snapshot.decode_manifest(data)["blobs"])
+        return named
 
 
 def _settle(

@@ -25,10 +25,10 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-KEPT_MANIFESTS = 3
+KEPT_CHECKPOINTS = 3
 """The newest and two to go back to. Their blobs are kept as well."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -128,7 +128,7 @@ class Store(ABC):
 
     @abstractmethod
     def commit(self, fence: Fence, epoch: int, manifest: bytes, blobs: Sequence[str]) -> None:
-        """Make `manifest` the job's newest in one step, and forget all but KEPT_MANIFESTS. Safe to repeat.
+        """Make `manifest` the job's newest in one step, and forget those that retained() leaves out. Safe to repeat.
 
         Manifests are ordered by (fence number, epoch), and none replaces a later one. `blobs` are those it names.
         Raises Fenced, BlobMissing (both before anything has changed), StoreUnreachable.
@@ -188,6 +188,19 @@ def open_store(url: str) -> Store:
 
         return RedisStore(url)
     raise StoreUnreachable(f"{scheme}://: no kind of store: give a directory, redis://host:port/db or rediss://")
+
+
+def retained(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Which manifests stay, of those at these (fence number, epoch): KEPT_CHECKPOINTS of different epochs, newest first.
+
+    An owner that takes a job over writes its checkpoint once more, so copies must not count. Where one went back to an
+    earlier checkpoint, what its predecessor wrote after that is of no use: a later one could not be read, or it is a copy.
+    """
+    kept: list[tuple[int, int]] = []
+    for place in sorted(places, reverse=True):
+        if not kept or place[1] < kept[-1][1]:
+            kept.append(place)
+    return kept[:KEPT_CHECKPOINTS]
 
 
 def check_name(name: str) -> str:

@@ -9,7 +9,7 @@
 --   ARGV[1]    the committer's fence, as in KEYS[1]
 --   ARGV[2]    the manifest's epoch
 --   ARGV[3]    the manifest
---   ARGV[4]    how many manifests are kept
+--   ARGV[4]    how many checkpoints are kept: manifests of different epochs, as retained() in __init__.py chooses them
 --   ARGV[5..]  the names of the blobs, in the order of KEYS[4..]
 -- Returns {"committed"}, {"fenced"}, or {"missing", <name>}; only the first has changed anything.
 --
@@ -39,11 +39,13 @@ for i = 4, #KEYS do
   redis.call('SADD', KEYS[3], ARGV[i + 1])
 end
 
-local entry = own .. ' ' .. ARGV[2] .. ' ' .. ARGV[3]
-if same_run and tonumber(epoch) == tonumber(ARGV[2]) then
-  redis.call('LSET', KEYS[2], 0, entry)
-else
-  redis.call('LPUSH', KEYS[2], entry)
-  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[4]) - 1)
+local kept, lowest = {own .. ' ' .. ARGV[2] .. ' ' .. ARGV[3]}, tonumber(ARGV[2])
+for _, entry in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
+  local earlier = tonumber(entry:match('^%d+ (%d+) '))
+  if earlier < lowest and #kept < tonumber(ARGV[4]) then
+    kept[#kept + 1], lowest = entry, earlier
+  end
 end
+redis.call('DEL', KEYS[2])  -- first: after a write that needs no memory, a full server lets a script run to its end
+redis.call('RPUSH', KEYS[2], unpack(kept))
 return {'committed'}

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.stores import KEPT_MANIFESTS, Fence, Fenced, Store, StoreUnreachable, blob_missing, check_name, fenced
+from cluster.stores import Fence, Fenced, Store, StoreUnreachable, blob_missing, check_name, fenced, retained
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class DirectoryStore(Store):
 
     def commit(self, fence: Fence, epoch: int, manifest: bytes, blobs: Sequence[str]) -> None:
         home = self._home(fence.job)
-        path = home / "manifests" / f"{fence.number:010d}-{epoch:012d}"
+        path = home / "manifests" / _manifest_name((fence.number, epoch))
         with self._reaching():
             self._own(fence)
             for name in blobs:
@@ -108,19 +108,20 @@ class DirectoryStore(Store):
             except Fenced:
                 path.unlink(missing_ok=True)
                 raise
-            for old in _names(path.parent)[:-KEPT_MANIFESTS]:
-                (path.parent / old).unlink(missing_ok=True)
+            places = _places(path.parent)
+            for old in set(places).difference(retained(places)):
+                (path.parent / _manifest_name(old)).unlink(missing_ok=True)
 
     def manifests(self, job: str) -> list[bytes]:
         directory = self._home(job) / "manifests"
         found: list[bytes] = []
         with self._reaching():
             token = _current_token(self._home(job))
-            for name in reversed(_names(directory) if token is not None else []):
-                if token is not None and int(name.partition("-")[0]) >= token.floor:
-                    with suppress(FileNotFoundError):  # forgotten since it was listed
-                        found.append((directory / name).read_bytes())
-        return found[:KEPT_MANIFESTS]
+            places = [] if token is None else [at for at in _places(directory) if at[0] >= token.floor]
+            for place in retained(places):
+                with suppress(FileNotFoundError):  # forgotten since it was listed
+                    found.append((directory / _manifest_name(place)).read_bytes())
+        return found
 
     def free_blobs(self, fence: Fence, keep: Collection[str]) -> None:
         home = self._home(fence.job)
@@ -241,6 +242,16 @@ def _current_token(home: Path) -> _Token | None:
         with suppress(FileNotFoundError):  # a taker has put a higher one in its place
             owner, floor = (home / "tokens" / names[-1]).read_text().split()
             return _Token(int(names[-1]), owner, int(floor))
+
+
+def _manifest_name(place: tuple[int, int]) -> str:
+    return f"{place[0]:010d}-{place[1]:012d}"
+
+
+def _places(manifests: Path) -> list[tuple[int, int]]:
+    """(fence number, epoch) of the manifests in a directory."""
+    parts = [name.split("-") for name in _names(manifests)]
+    return [(int(number), int(epoch)) for number, epoch in parts]
 
 
 def _names(directory: Path) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from cluster.stores import KEPT_MANIFESTS, Fence, Store, blob_missing, check_name, fenced
+from cluster.stores import Fence, Store, blob_missing, check_name, fenced, retained
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class MemoryStore(Store):
             if manifests and max(manifests) > (fence.number, epoch):
                 raise fenced(fence.job)
             manifests[fence.number, epoch] = manifest
-            for old in sorted(manifests)[:-KEPT_MANIFESTS]:
+            for old in manifests.keys() - set(retained(manifests)):
                 del manifests[old]
 
     def manifests(self, job: str) -> list[bytes]:

@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cluster.stores import (
-    KEPT_MANIFESTS,
+    KEPT_CHECKPOINTS,
     Fence,
     Store,
     StoreUnreachable,
@@ -151,7 +151,7 @@ class RedisStore(Store):
     def commit(self, fence: Fence, epoch: int, manifest: bytes, blobs: Sequence[str]) -> None:
         keys = [_key(fence.job, kind) for kind in ("fence", "manifests", "named")]
         keys += [_blob_key(fence.job, name) for name in blobs]
-        arguments = [_fence_text(fence), epoch, manifest, KEPT_MANIFESTS, *blobs]
+        arguments = [_fence_text(fence), epoch, manifest, KEPT_CHECKPOINTS, *blobs]
         with self._reaching():
             verdict, *missing = self._commit_manifest(keys, arguments)
         if verdict == b"missing":

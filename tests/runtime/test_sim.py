@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from cluster import checkpoints
 from cluster.core import coordinator, lane, shard, snapshot, watermark
 from cluster.core.coordinator import Coordinator
+from cluster.core.errors import CorruptSnapshot
 from cluster.core.kept import Kept
 from cluster.core.shard import Shard
-from cluster.runtime import job
+from cluster.runtime import job, sim
 from cluster.runtime.sim import disk
 from cluster.runtime.sim.world import World
 from cluster.sinks import Continuation
@@ -68,6 +71,7 @@ def test_the_runs_use_what_they_are_to_test() -> None:
     assert sum(world.lives > 1 for world in worlds) > 10
     assert sum(world.lane > 0 for world in worlds) > 10
     assert sum(world.rolled_back > 0 for world in worlds) > 10
+    assert sum(world.damaged > 0 for world in worlds) > 2
 
 
 # --- deliberate bugs ---------------------------------------------------------------------------------------------
@@ -130,7 +134,35 @@ def _impatient(_: Any) -> Any:
     return advance
 
 
+def _without_the_damaged(original: Any) -> Any:
+    def newest(store: disk.Store, job: str, tell: Any) -> Any:
+        manifests = store.manifests(job)
+        if not manifests or original(store, job, tell) is None:
+            return None
+        try:
+            manifest = snapshot.decode_manifest(manifests[0])
+        except CorruptSnapshot:
+            return original(store, job, tell)
+        blobs = [name for name in manifest["blobs"] if checkpoints._damaged_blob(store, job, [name]) is None]
+        return {**manifest, "blobs": blobs}
+
+    return newest
+
+
+def _older_blobs(original: Any) -> Any:
+    def newest(store: disk.Store, job: str, tell: Any) -> Any:
+        manifest = original(store, job, tell)
+        with suppress(CorruptSnapshot, IndexError):
+            return {**snapshot.decode_manifest(store.manifests(job)[0]), "blobs": manifest["blobs"]}
+        return manifest
+
+    return newest
+
+
 BUGS: dict[str, Patch] = {
+    "what a damaged blob held is left out": _replaced(sim.world, "newest_whole", _without_the_damaged),
+    "an older checkpoint's blobs, the newest one's place": _replaced(sim.world, "newest_whole", _older_blobs),
+    "damage is taken for whole": _replaced(checkpoints, "_damaged_blob", lambda _: lambda store, job, names: None),
     "the store takes a manifest from anybody": _replaced(disk.Store, "commit", _no_fence),
     "two sub-batches change places": _replaced(Shard, "_slices", _reordered),
     "a delta is left out of the manifest": _replaced(Shard, "_snapshot_stored", _one_delta_less),

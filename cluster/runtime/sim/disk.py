@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from cluster.core import snapshot
+from cluster.core.errors import CorruptSnapshot
 from cluster.core.messages import Position
 from cluster.runtime.sim.checkers import Wrong
 from cluster.sinks import Continuation, Place, position_of
-
-KEPT_MANIFESTS = 3
+from cluster.stores import BlobMissing, retained
 
 
 class Down(Exception):
@@ -57,32 +58,64 @@ class Store:
     def put_blob(self, name: str, data: bytes) -> None:
         self._write().blobs.setdefault(name, data)
 
-    def get_blob(self, name: str) -> bytes:
+    def get_blob(self, job: str, name: str) -> bytes:
         if self.down:
             raise Down
         return self.read_blob(name)
 
     def read_blob(self, name: str) -> bytes:
         """What is there, whether the store answers or not."""
+        if name not in self._now.blobs:
+            raise BlobMissing(name)
         return self._now.blobs[name]
 
     def commit(self, token: tuple[int, int], epoch: int, manifest: bytes, blobs: tuple[str, ...]) -> None:
         now = self._write()
         if now.token != token:
             raise FencedOut
-        if any(name not in now.blobs for name in blobs):
-            raise FencedOut  # after a loss of writes: what the owner stored before is gone, so it must not go on
-        now.manifests = tuple(sorted([*now.manifests, (token[0], epoch, manifest)])[-KEPT_MANIFESTS:])
+        for name in blobs:
+            if name not in now.blobs:
+                raise BlobMissing(name)
+        kept = {(number, at): data for number, at, data in now.manifests} | {(token[0], epoch): manifest}
+        now.manifests = tuple((*place, kept[place]) for place in sorted(retained(kept)))
         self.committed.append(token[0])
-        named = {name for _, _, kept in now.manifests for name in snapshot.decode_manifest(kept)["blobs"]}
+        named: set[str] = set()
+        for _, _, each in now.manifests:
+            with suppress(CorruptSnapshot):
+                named.update(snapshot.decode_manifest(each)["blobs"])
         for name in now.blobs.keys() - named:
             if int(name.split("-")[1]) < epoch - 50:  # the grace period, in epochs
                 del now.blobs[name]
 
-    def newest(self) -> dict[str, Any] | None:
+    def manifests(self, job: str) -> list[bytes]:
         if self.down:
             raise Down
-        return snapshot.decode_manifest(self._now.manifests[-1][2]) if self._now.manifests else None
+        return [manifest for _, _, manifest in reversed(self._now.manifests)]
+
+    def damage_newest(self, rng: random.Random) -> bool:
+        """Spoil or lose a blob of the newest checkpoint, or spoil its manifest, if an older one is whole."""
+        if not all(self._is_whole(manifest) for _, _, manifest in self._now.manifests[-2:]) or len(self._now.manifests) < 2:
+            return False
+        older, newest = (snapshot.decode_manifest(data)["blobs"] for _, _, data in self._now.manifests[-2:])
+        own = [name for name in newest if name not in older]
+        if not own or rng.random() < 0.2:
+            number, epoch, manifest = self._now.manifests[-1]
+            self._now.manifests = (*self._now.manifests[:-1], (number, epoch, _spoiled(manifest, rng)))
+        elif rng.random() < 0.5:
+            del self._now.blobs[rng.choice(own)]
+        else:
+            name = rng.choice(own)
+            self._now.blobs[name] = _spoiled(self._now.blobs[name], rng)
+        self._history = []  # nobody falls back to before it
+        return True
+
+    def _is_whole(self, manifest: bytes) -> bool:
+        try:
+            for name in snapshot.decode_manifest(manifest)["blobs"]:
+                snapshot.check(self._now.blobs[name])
+        except (CorruptSnapshot, KeyError):
+            return False
+        return True
 
     def lose_newest(self, writes: int) -> None:
         """A fail-over to a replica that had not heard of the last writes."""
@@ -90,6 +123,12 @@ class Store:
             self._now = self._history[max(0, len(self._history) - writes)]
             self._history = []
             self.committed = []
+
+
+def _spoiled(data: bytes, rng: random.Random) -> bytes:
+    """With one bit turned, or cut off."""
+    at = rng.randrange(len(data))
+    return data[:at] if rng.random() < 0.3 else data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
 
 
 class Output:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cluster.checkpoints import newest_whole
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, CoordinatorConfig, Phase, Progress, progress_of
 from cluster.core.effects import (
@@ -29,6 +30,7 @@ from cluster.core.effects import (
     Send,
     StoreSnapshot,
 )
+from cluster.core.errors import CorruptSnapshot
 from cluster.core.kept import Kept
 from cluster.core.messages import (
     BlobsLoaded,
@@ -52,6 +54,7 @@ from cluster.runtime.sim.checkers import Wrong
 from cluster.runtime.sim.disk import Down, FencedOut, Output, Store, Writer
 from cluster.runtime.sim.oracle import sequential
 from cluster.runtime.sim.workload import START_S, Workload, draw
+from cluster.stores import BlobMissing
 from rules.pack import load_pack, log_types_of
 
 KINDS = ("matches", "alerts", "errors", "dead_letters")
@@ -82,7 +85,7 @@ class Options:
 
 FAULTS = (
     "shard lost", "coordinator lost", "machine lost", "paused", "store down", "store up", "newest writes lost", "stopped",
-    "rescaled",
+    "rescaled", "checkpoint damaged",
 )  # fmt: skip
 
 
@@ -92,10 +95,10 @@ def draw_options(rng: random.Random) -> Options:
         rng.randint(1, 6),
         rng.choice([8, 256]),
         rng.choice([1, 2, 5, 20, 100, 500]),
-        rng.choice([0.0, 0.0, 0.5, 3.0, 1000.0]),
+        rng.choice([0.0, 0.0, 0.0, 0.5, 3.0, 1000.0]),
         rng.random() < 0.5,
         rng.choice([0, 100, 400, 1000]),
-        rng.choice([0.0, 0.01, 0.05]),
+        rng.choice([0.0, 0.01, 0.05, 0.1]),
         rng.choice([0.0, 0.5, 1.0]),
         faults,
     )
@@ -162,6 +165,11 @@ class World:
         self._shards = self.options.shards
         self._covered: dict[int, list[tuple[int, int, int]]] = {}
         """epoch -> (partition, start, stop) of its slices, along the lives that led here"""
+        self._told: list[str] = []
+        self._doomed = False
+        """The next checkpoint will be spoiled as soon as there is another to go back to, be it after the last fault."""
+        self.damaged = 0
+        """How often the newest checkpoint was spoiled."""
         self.lives = 0
         self.hangs = 0
         self.lane = 0
@@ -276,7 +284,8 @@ class World:
                     answer = self._perform(life, process, effect)
                     if answer is not None:
                         queue.append(answer)
-        except (Down, FencedOut, _Lost):  # what no machine can go on after ends its process, as the shells have it
+        except (Down, FencedOut, BlobMissing, CorruptSnapshot, _Lost):
+            # What no machine can go on after ends its process, as the shells have it.
             self._lose(process)
 
     # --- effects -------------------------------------------------------------------------------------------------
@@ -292,7 +301,7 @@ class World:
                     effect.epoch, effect.number, self.workload.files[effect.slice.partition].read(effect.slice)
                 )
             case LoadBlobs():
-                return BlobsLoaded(tuple(self._store.get_blob(name) for name in effect.names))
+                return BlobsLoaded(tuple(self._store.get_blob("sim", name) for name in effect.names))
             case StoreSnapshot():
                 process.background.append((life, effect))
             case Deliver():
@@ -336,6 +345,13 @@ class World:
             self._store.commit(life.token, effect.epoch, snapshot.encode_manifest(effect.manifest), effect.blobs)
         except Down:
             return ManifestFailed(effect.epoch, "down")
+        except BlobMissing as error:
+            return ManifestFailed(effect.epoch, str(error), rebase=True)
+        if self._doomed and life.coordinator.phase is Phase.RUNNING and self._store.damage_newest(self._rng):
+            self._doomed = False
+            self.damaged += 1
+            for process in life.processes.values():  # it shows when somebody goes on from there
+                self._lose(process)
         if self._rng.random() < 0.02 and "store down" in self.options.faults:
             return ManifestFailed(effect.epoch, "timed out")
         if self._rng.random() < 0.1 and "coordinator lost" in self.options.faults and not self._calm:
@@ -348,7 +364,7 @@ class World:
         """Start the next life from the store alone."""
         try:
             token = self._store.acquire()
-            known = self._store.newest()
+            known = newest_whole(self._store, "sim", self._told.append)
             progress = progress_of(known) if known is not None else Progress()
             if self._hang is not None:
                 rule_id = self._pack.rules[self._hang.ordinal].id
@@ -484,9 +500,12 @@ class World:
             if rng.random() < 0.5:
                 life.lost_at = self._step  # for the driver, silence is death
         elif name == "newest writes lost":
-            for process in life.processes.values():  # a fail-over cuts every connection
-                self._lose(process)
+            if rng.random() < 0.5:  # a fail-over that cuts every connection
+                for process in life.processes.values():
+                    self._lose(process)
             self._store.lose_newest(rng.randint(1, 6))
+        elif name == "checkpoint damaged":
+            self._doomed = True
         elif name == "stopped":
             self._tell(life, COORDINATOR, StopRequested())
 
@@ -525,7 +544,7 @@ class World:
 
     def _stored_rows(self) -> list[Any]:
         """The keys of the last checkpoint: of each the newest row."""
-        manifest = self._store.newest()
+        manifest = newest_whole(self._store, "sim", self._told.append)
         assert manifest is not None
-        rows = {row.key: row for name in manifest["blobs"] for row in snapshot.decode(self._store.get_blob(name))[0]}
+        rows = {row.key: row for name in manifest["blobs"] for row in snapshot.decode(self._store.get_blob("sim", name))[0]}
         return list(rows.values())
