@@ -1,0 +1,73 @@
+"""What is stored comes back as it was, whichever version stored it; what is damaged or of a later version is refused."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cluster.core import snapshot
+from cluster.core.coordinator import partitions_of, progress_of
+from cluster.core.errors import CorruptSnapshot, LaterFormat
+from cluster.core.messages import Partition
+from cluster.core.poison import NO_POISON
+from rules.state import Row
+from tests.golden.make import HERE, KEYS, MANIFEST, PARTITIONS, PROGRESS, WINDOWS
+
+FORMATS = range(1, snapshot.FORMAT + 1)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_that_any_format_stored_are_restored(format: int) -> None:
+    keys, windows = snapshot.decode((HERE / f"blob-{format}").read_bytes())
+
+    assert keys == KEYS
+    assert windows == WINDOWS
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_manifest_of_any_format_says_where_its_job_stood(format: int) -> None:
+    manifest = snapshot.decode_manifest((HERE / f"manifest-{format}").read_bytes())
+
+    assert progress_of(manifest) == PROGRESS
+    assert partitions_of(manifest) == [Partition(index=index, **record) for index, record in enumerate(PARTITIONS)]
+    same = ("job", "fence", "key_groups", "shards", "pack_digest", "job_start_s", "lateness_s", "sinks")
+    assert {name: manifest[name] for name in same} == {name: MANIFEST[name] for name in same}
+
+
+def test_a_manifest_from_before_there_was_poison_knows_none() -> None:
+    manifest = snapshot.decode_manifest((HERE / "manifest-1").read_bytes())
+    del manifest["timeouts"], manifest["suspects"], manifest["totals"]
+
+    assert progress_of(manifest).poison == NO_POISON
+
+
+def test_rows_come_back_as_they_were_encoded() -> None:
+    for keys, windows in ((KEYS, WINDOWS), (KEYS, []), ([], WINDOWS), ([], [])):
+        assert snapshot.decode(snapshot.encode(keys, windows)) == (keys, windows)
+    many = [Row(f"key-{n}", n, None, None, n) for n in range(100_000)]
+    assert snapshot.decode(snapshot.encode(many, [])) == (many, [])
+
+
+def test_no_damage_to_a_blob_or_manifest_goes_unnoticed() -> None:
+    rng = random.Random(1)
+    blob, manifest = snapshot.encode(KEYS, WINDOWS), snapshot.encode_manifest(MANIFEST)
+    for decode, data in ((snapshot.decode, blob), (snapshot.decode_manifest, manifest)):
+        for _ in range(300):
+            at = rng.randrange(len(data))
+            turned = bytes([data[at] ^ 1 << rng.randrange(8)])
+            for damaged in (data[:at] + turned + data[at + 1 :], data[:at]):
+                if damaged[:8].lower() == data[:8].lower() and damaged[9:] == data[9:]:
+                    continue  # the case of the checksum's digits, or the blank after them
+                with pytest.raises((CorruptSnapshot, LaterFormat)):  # the latter where it is the format's number
+                    decode(damaged)
+
+
+def test_a_later_format_is_refused_and_the_remedy_is_named() -> None:
+    remedy = "this version reads 1: run the version that wrote it, or start over with --fresh"
+    later = snapshot.encode_manifest(MANIFEST | {"format": snapshot.FORMAT + 1})
+
+    with pytest.raises(LaterFormat, match=f"the manifest has format 2, {remedy}"):
+        snapshot.decode_manifest(later)
+    with pytest.raises(LaterFormat, match=f"a snapshot has format 2, {remedy}"):
+        snapshot.decode(snapshot.encode(KEYS, []).replace(b"CSB1", b"CSB2", 1))
