@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rules.errors import InvalidPack, Problem
-from rules.lints import Finding, Report, lint, reason_of
+from rules.lints import NO_GUARD, NO_GUARD_REASON, Finding, Report, lint, reason_of
 from rules.lints.sources import Place, column_of
 from rules.pack import Pack, load_pack, log_types_of, read_files
 from rules.rule import Rule
@@ -22,12 +21,13 @@ def check_pack(directory: Path) -> int:
     files = read_files([directory])
     pack = load_pack(files, quiet=True, tolerant=True)
     errors = [Finding(_place_of(problem, files), ERROR, problem.message, problem.remedy) for problem in _problems(pack)]
-    report = lint(files)
+    report = lint(files, _without_guard(pack.rules))
     findings = sorted([*errors, *report.findings], key=lambda each: each.place)
     sections = [
         [f"{directory / each.place.path}{str(each)[len(each.place.path) :]}" for each in findings],
         _reasons(report),
         _graph(report),
+        _notes(directory, report),
         [*_guards(pack.rules), _counts(errors, report, pack)],
     ]
     print("\n\n".join("\n".join(section) for section in sections if section))
@@ -80,33 +80,48 @@ def _graph(report: Report) -> list[str]:
     ]
 
 
-def _guards(rules: Iterable[Rule]) -> list[str]:
-    """How many rules are evaluated on each event of their log types, and why."""
-    reasons = Counter(_without_guard(rule) for rule in rules)
-    guarded = reasons.pop("", 0)
-    if not reasons:
-        return [f"Guards: {_number(guarded, 'rule')}, each looked up by the value of a field"] if guarded else []
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+def _without_guard(rules: Iterable[Rule]) -> Iterator[Finding]:
+    """The rules that have no guard for some log type, and why."""
+    for rule in rules:
+        places: dict[Place, tuple[str, list[str]]] = {}
+        for log_type in sorted(rule.log_types):
+            guard = rule.guard(log_type)
+            if guard is not None and not guard:
+                at = guard.place
+                place = Place(rule.spec.path, 1, 1) if at is None or at.line is None else Place(at.path, at.line, 1)
+                places.setdefault(place, (guard.reason, []))[1].append(log_type)
+        for place, (reason, of) in places.items():
+            on = "" if len(of) == len(rule.log_types) else f" on {', '.join(of)}"
+            yield Finding(
+                place, NO_GUARD, f"{rule.id} has no guard{on}: {reason}", "compare a field with a constant first"
+            )
+
+
+def _notes(directory: Path, report: Report) -> list[str]:
+    if not report.notes:
+        return []
     return [
-        f"Guards: {_number(guarded, 'rule')} looked up by the value of a field; "
-        f"{reasons.total()} evaluated on each event of their log types: {why}"
+        f"Notes ({NO_GUARD_REASON}):",
+        *(f"  {directory / note.place.path}{str(note)[len(note.place.path) :]}" for note in report.notes),
     ]
 
 
-def _without_guard(rule: Rule) -> str:
-    """Why a rule has no guard; empty where it has one."""
-    if rule.guard is not None:
-        return ""
-    if not rule.namespace:
-        return "written in YAML"
-    return "changing module globals" if rule.changes_globals else "beginning with no comparison that can be read off"
+def _guards(rules: Sequence[Rule]) -> list[str]:
+    """How many rules are found by the value of a field."""
+    guarded = sum(all(rule.guard(log_type) for log_type in rule.log_types) for rule in rules)
+    without = len(rules) - guarded
+    if not rules:
+        return []
+    rest = f"; {_number(without, 'rule')} evaluated on each event of their log types" if without else ""
+    return [f"Guards: {_number(guarded, 'rule')} looked up by the value of a field{rest}"]
 
 
 def _counts(errors: list[Finding], report: Report, pack: Pack) -> str:
     silenced = f" ({report.silenced} silenced)" if report.silenced else ""
+    notes = f", {_number(len(report.notes), 'note')}" if report.notes else ""
     helpers = f" and {_number(len(pack.globals), 'helper')}" if pack.globals else ""
     return (
-        f"{_number(len(errors), 'error')}, {_number(len(report.findings), 'warning')}{silenced}"
+        f"{_number(len(errors), 'error')}, {_number(len(report.findings), 'warning')}{silenced}{notes}"
         f" in {_number(len(pack.everything), 'rule')}{helpers}"
     )
 

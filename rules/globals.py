@@ -72,10 +72,20 @@ class CannotRestore(Exception):
 class Restorer:
     """Puts back what a module's functions may have changed."""
 
-    def __init__(self, namespace: dict[str, Any], names: Iterable[str], contents: Iterable[Restore]) -> None:
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        names: Iterable[str],
+        contents: Iterable[Restore],
+        held: Mapping[int, Any],
+    ) -> None:
         self.namespace = namespace
         """The globals of the module."""
-        self._values = {name: namespace.get(name, _ABSENT) for name in sorted(names)}
+        self.names = frozenset(names)
+        """Those of them that functions may rebind."""
+        self.held = held
+        """The objects whose content they may change, and what these hold, by id."""
+        self._values = {name: namespace.get(name, _ABSENT) for name in sorted(self.names)}
         self._contents = tuple(contents)
 
     def restore(self) -> None:
@@ -160,7 +170,7 @@ def restorer_for(
             contents.add(module)
     if not names and not contents.restores:
         return None
-    return Restorer(namespace, names - {"__builtins__"}, contents.restores)
+    return Restorer(namespace, names - {"__builtins__"}, contents.restores, contents.seen)
 
 
 def sets_attributes(source: Source) -> bool:
@@ -340,14 +350,15 @@ class _Contents:
     def __init__(self, ours: Ours, *, attributes_set: bool) -> None:
         self._ours = ours
         self._attributes_set = attributes_set
-        self._seen: dict[int, Any] = {}
+        self.seen: dict[int, Any] = {}
+        """By id. Kept, or another object could get the id of one."""
         self.restores: list[Restore] = []
 
     def add(self, value: Any) -> None:
         """One object. Those of other modules (loggers, compiled expressions, ...) are not ours to restore."""
-        if id(value) in self._seen:
+        if id(value) in self.seen:
             return
-        self._seen[id(value)] = value  # kept alive, or another object could get its id
+        self.seen[id(value)] = value
         for part in self._parts(value):
             self.add(part)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from rules.datamodels import DataModel, build_model
@@ -12,14 +11,17 @@ from rules.errors import Problem, SourceLocation
 from rules.event import PantherEvent
 from rules.filters import FILE, Filter, parse_filters
 from rules.globals import Restorer
-from rules.guards import Guard, guard_of
+from rules.guards import Guard
+from rules.guards.analysis import analyse
+from rules.guards.facts import both
+from rules.guards.world import World
 from rules.items import DERIVABLE, Item, with_base
 from rules.lookups import LookupTable, build_table
 from rules.modules import Module, Modules
 from rules.rule import AUXILIARIES, Function, Rule, RuleSpec
 from rules.schema import read_spec
 from rules.schema_tables import NOT_RUN
-from rules.simple import compile_detection, compile_filters, guard_of_detection
+from rules.simple import compile_detection, compile_filters, facts_of_detection, facts_of_filters
 
 
 class Loader:
@@ -117,7 +119,7 @@ class Loader:
             reaches_state=self._reaches_state(spec, module),
             restorer=restorer,
             shared=shared,
-            find_guard=partial(_guard, item, module),
+            find_guard=self._guard_finder(item, spec, functions["rule"], module),
             filter=keep,
         )
 
@@ -156,6 +158,36 @@ class Loader:
         models = (self._model_modules[each] for each in spec.log_types if each in self._model_modules)
         return (module is not None and module.reaches_state) or any(each.reaches_state for each in models)
 
+    def _guard_finder(
+        self, item: Item, spec: RuleSpec, function: Function, module: Module | None
+    ) -> Callable[[str], Guard | None]:
+        """Finds the guard of a rule for a log type, through the log type's data model; once for each model."""
+        filters = facts_of_filters(item.document.get("InlineFilters") or ())
+        models = [self._model_modules[each] for each in sorted(spec.log_types) if each in self._model_modules]
+        reached = [] if module is None else [module, *module.behind]
+        for each in models:
+            reached += [each, *each.behind]
+        reaches_state = self._reaches_state(spec, module)
+
+        def find(model: DataModel | None) -> Guard:
+            if module is None:
+                facts = both(filters, facts_of_detection(item.document))
+                return Guard(facts) if facts else Guard(facts, "its Detection compares no field with constants alone")
+            analysed = analyse(World(tuple(dict.fromkeys(reached)), model, reaches_state=reaches_state), function)
+            facts = both(filters, analysed.facts)
+            return Guard(facts) if facts else Guard(facts, analysed.reason, analysed.place)
+
+        found: dict[str, Guard] = {}
+
+        def find_once(log_type: str) -> Guard:
+            model = self.models.get(log_type)
+            model_id = "" if model is None else model.id
+            if model_id not in found:
+                found[model_id] = find(model)
+            return found[model_id]
+
+        return find_once
+
     # --- what rules use ------------------------------------------------------------------------------------------
 
     def _load_models(self) -> None:
@@ -184,9 +216,3 @@ class Loader:
 def _every_row(event: PantherEvent) -> bool:
     """The rule() of a scheduled rule that has none: its query has chosen the rows."""
     return True
-
-
-def _guard(item: Item, module: Module | None) -> Guard | None:
-    if module is None:
-        return guard_of_detection(item.document)
-    return guard_of(module.source.tree, module.namespace) if module.own_restorer is None else None

@@ -33,7 +33,7 @@ class BadPath(ValueError):
 class JsonPath:
     """A compiled path."""
 
-    __slots__ = ("_general", "_names", "_steps", "text")
+    __slots__ = ("_general", "_steps", "names", "text")
 
     def __init__(self, text: str) -> None:
         """Raises BadPath."""
@@ -41,13 +41,13 @@ class JsonPath:
         """The path without its root: what p_enrichment and udm_path() call it."""
         self._steps = _steps(text.strip())
         plain = self._steps is not None and all(type(step) is str for step in self._steps)
-        self._names: tuple[str, ...] = self._steps if plain and self._steps is not None else ()
-        """The steps, where all are names."""
+        self.names: tuple[str, ...] = self._steps if plain and self._steps is not None else ()
+        """The steps, where all are names; else empty."""
         self._general: Any = None if self._steps is not None else _general(text.strip())
 
     def values(self, event: ImmutableDict) -> list[Json]:
         """All that stands there, null too, as the parser made it: nothing, one or several values."""
-        if self._names:
+        if self.names:
             return self._at_names(event)
         if self._steps is None:
             if "p_" in self.text:
@@ -58,7 +58,7 @@ class JsonPath:
 
     def _at_names(self, event: ImmutableDict) -> list[Json]:
         """What stands at a path of names: nearly all paths are such, and it is worth the lines."""
-        first, *rest = self._names
+        first, *rest = self.names
         value = event.find(first)
         for name in rest:
             if type(value) is not dict:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,7 +121,7 @@ class Rule:
         reaches_state: bool,
         restorer: Restorer | None = None,
         shared: Sequence[Restorer] = (),
-        find_guard: Callable[[], Guard | None] = lambda: None,
+        find_guard: Callable[[str], Guard | None] = lambda log_type: None,
         filter: Callable[[PantherEvent], bool] | None = None,
     ) -> None:
         """`restorer` puts back what is the module's own, `shared` what other rules might see too."""
@@ -145,12 +144,20 @@ class Rule:
         self._restorer = restorer
         self._shared = tuple(shared)
         self._find_guard = find_guard
+        self._guards: dict[str, Guard | None] = {}
         self._default_dedup = f"defaultDedupString:{spec.id}"
 
-    @cached_property
-    def guard(self) -> Guard | None:
-        """A condition without which it can neither match nor reach state; None where none was found."""
-        return self._find_guard()
+    def guard(self, log_type: str) -> Guard | None:
+        """What must hold of an event of a log type for it to match or to reach state; found when it is first asked for.
+
+        To be asked between evaluations. None where nobody has looked.
+        """
+        if log_type not in self._guards:
+            self._restore_shared()
+            if self._restorer is not None:
+                self._restorer.restore()
+            self._guards[log_type] = self._find_guard(log_type)
+        return self._guards[log_type]
 
     def run(self, event: PantherEvent) -> Outcome:
         """The filter, rule() and, on a match, all auxiliary functions, in production mode. Never raises for what they do.

@@ -51,12 +51,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rules.conditions import ABSENT, ADDRESS, COMPARISONS, PRESENCE, UNFIT, Comparison, Predicate, is_scalar
 from rules.event import ImmutableDict, ImmutableList, PantherEvent
-from rules.guards import Guard
+from rules.guards.facts import ABSENT as NOT_THERE
+from rules.guards.facts import ALWAYS, NEVER, Facts, both, either, one_of
 from rules.rule import SEVERITIES, Function
 
 _Path = tuple[str | int, ...]
@@ -106,25 +107,56 @@ def compile_filters(filters: Any, refuse: Refuse) -> Callable[[PantherEvent], bo
     return None if passes is _always else passes
 
 
-def guard_of_detection(document: Mapping[str, Any]) -> Guard | None:
-    """The most selective guard of a Detection that compiles, None where it has none.
-
-    InlineFilters have no guards: they let events pass that do not have the field.
-    """
-    return min(_guards(document.get("Detection", ())), key=lambda guard: len(guard.values), default=None)
+def facts_of_detection(document: Mapping[str, Any]) -> Facts:
+    """What must hold of a raw event for a Detection that compiles to hold."""
+    return _all_facts(document.get("Detection", ()), in_filter=False)
 
 
-def _guards(expressions: Sequence[Mapping[str, Any]]) -> Iterator[Guard]:
-    """Of the comparisons of a field with constant texts that must hold."""
+def facts_of_filters(filters: Sequence[Mapping[str, Any]]) -> Facts:
+    """What must hold of a raw event for it to pass InlineFilters that compile. They let pass what has no such field."""
+    return _all_facts(filters, in_filter=True)
+
+
+def _all_facts(expressions: Sequence[Mapping[str, Any]], *, in_filter: bool) -> Facts:
+    facts = ALWAYS
     for node in expressions:
-        if "All" in node:
-            yield from _guards(node["All"])
-        operands: dict[str, Any] = {"Equals": [node.get("Value")], "IsIn": node.get("Values")}
-        values = operands.get(node.get("Condition", ""))
-        name = node["Key"] if "Key" in node else _only_name(node.get("KeyPath", ""))
-        # Guards look at events as they were written, where derived fields are not.
-        if name and not name.lower().startswith("p_") and values and all(isinstance(value, str) for value in values):
-            yield Guard(name, frozenset(values))
+        facts = both(facts, _facts(node, in_filter=in_filter))
+    return facts
+
+
+def _facts(node: Mapping[str, Any], *, in_filter: bool) -> Facts:
+    """Of comparisons of a field with constants, and of what combines such."""
+    if "All" in node:
+        return _all_facts(node["All"], in_filter=in_filter)
+    if "Any" in node:
+        if in_filter and not node["Any"]:
+            return ALWAYS
+        facts = NEVER
+        for each in node["Any"]:
+            facts = either(facts, _facts(each, in_filter=in_filter))
+        return facts
+    path = _path_of(node)
+    # Guards look at events as they were written, where derived fields are not.
+    if path is None or path[0].lower().startswith("p_"):
+        return ALWAYS
+    match node.get("Condition"):
+        case "Equals":
+            values = [node.get("Value")]
+        case "IsIn":
+            values = list(node.get("Values", ()))
+        case "IsNull":
+            return one_of(path, [None, NOT_THERE])
+        case _:
+            return ALWAYS
+    return one_of(path, [*values, NOT_THERE] if in_filter else values)
+
+
+def _path_of(node: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The path of names that an expression's key is; None for any other key."""
+    if "Key" in node:
+        return (node["Key"],)
+    steps = node["DeepKey"] if "DeepKey" in node else _steps_of(node.get("KeyPath", ""))
+    return tuple(steps) if steps and all(type(step) is str for step in steps) else None
 
 
 # --- where values are -------------------------------------------------------------------------------------------
@@ -141,11 +173,6 @@ def _steps_of(path: str) -> tuple[Any, ...] | None:
         steps.append(quoted or name or (_EACH if index == "*" else int(index)))
         end = found.end()
     return tuple(steps) if end == len(path) and path[:1] not in ("", ".", "[") else None
-
-
-def _only_name(path: str) -> str | None:
-    steps = _steps_of(path)
-    return steps[0] if steps is not None and len(steps) == 1 else None
 
 
 def _getter(steps: Sequence[Any]) -> _Get:

@@ -46,6 +46,17 @@ class Source:
         """Where the module assigns a name."""
         return next((node.lineno for node in self.tree.body if name in _bound(node)), None)
 
+    def definition(self, code: CodeType) -> ast.FunctionDef | None:
+        """Where a function is defined whose code this is, and not that of another file, or code that was made by hand."""
+        if not any(code is each for each in self._inner):
+            return None
+        return self._definitions.get((code.co_name, code.co_firstlineno))
+
+    @cached_property
+    def _definitions(self) -> dict[tuple[str, int], ast.FunctionDef]:
+        """By name and line. One line holds the beginning of one definition; a decorated one begins with its decorators."""
+        return {(node.name, node.lineno): node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef)}
+
     @cached_property
     def imports(self) -> frozenset[str]:
         """The first parts of the names of all that may be imported, anywhere in it; dynamic imports apart."""

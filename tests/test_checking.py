@@ -81,14 +81,14 @@ def test_warnings_alone_are_no_failure_and_say_why_and_how_to_silence_them(
     assert lines[why - 1] == ""
     assert [line.split()[0] for line in lines[why + 1 : why + 3]] == ["key-prefix", "no-expiry"]
     assert lines[why + 3].endswith("# countersign: ignore[key-prefix] reason")
-    assert lines[-1] == "0 errors, 2 warnings in 1 rule"
+    assert lines[-1] == "0 errors, 2 warnings, 1 note in 1 rule"
 
 
 def test_what_is_silenced_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = COUNTING.replace("> 3", "> 3  # countersign: ignore[key-prefix, no-expiry] a test")
     code, lines = checked(pack(tmp_path, a_yml=spec("A", "a.py"), a_py=silent), capsys)
 
-    assert (code, lines[-1]) == (0, "0 errors, 0 warnings (2 silenced) in 1 rule")
+    assert (code, lines[-1]) == (0, "0 errors, 0 warnings (2 silenced), 1 note in 1 rule")
 
 
 def test_errors_do_not_hide_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +114,9 @@ def test_keys_that_rules_share_are_listed_as_a_graph(tmp_path: Path, capsys: pyt
     assert lines[:2] == ["Keys that one rule writes and another reads:", "  Writer -> new:{...} -> Reader"]
 
 
-def test_rules_without_a_guard_are_counted_by_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rules_without_a_guard_are_noted_with_the_reason_and_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     changing = (
         "SEEN = []\ndef rule(event):\n    SEEN.append(1)  # countersign: ignore[global-kept] a test\n    return True\n"
     )
@@ -124,12 +126,25 @@ def test_rules_without_a_guard_are_counted_by_reason(tmp_path: Path, capsys: pyt
         b_yml=spec("B", "b.py"), b_py="def rule(event):\n    return bool(event)\n",
         c_yml=spec("C", "c.py"), c_py=changing,
     )  # fmt: skip
-    _, lines = checked(directory, capsys)
+    code, lines = checked(directory, capsys)
 
-    assert lines[-2] == (
-        "Guards: 1 rule looked up by the value of a field; 2 evaluated on each event of their log types: "
-        "1 beginning with no comparison that can be read off, 1 changing module globals"
-    )
+    remedy = "before it has compared a field with constants: compare a field with a constant first"
+    assert [line for line in lines if ": no-guard: " in line] == [
+        f"  b.py:2:1: no-guard: B has no guard: it returns True {remedy}",
+        f"  c.py:4:1: no-guard: C has no guard: it returns True {remedy}",
+    ]
+    assert lines[-2:] == [
+        "Guards: 1 rule looked up by the value of a field; 2 rules evaluated on each event of their log types",
+        "0 errors, 0 warnings (1 silenced), 2 notes in 3 rules",
+    ]
+    assert code == 0
+
+
+def test_a_note_can_be_silenced_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = "def rule(event):\n    # countersign: ignore[no-guard] every event counts\n    return True\n"
+    _, lines = checked(pack(tmp_path, a_yml=spec("A", "a.py"), a_py=silent), capsys)
+
+    assert not any("no-guard" in line or "unused-ignore" in line for line in lines)
 
 
 def test_what_rules_print_while_they_are_loaded_is_not_shown(

@@ -169,7 +169,7 @@ class Ingest:
         if plan is None:
             chosen = tuple((n, rule) for n, rule in enumerate(self._rules) if log_type in rule.log_types)
             kind = self._decoder.log_type(log_type)
-            index = Index([rule.guard if self._use_index else None for _, rule in chosen])
+            index = Index([rule.guard(log_type) if self._use_index else None for _, rule in chosen])
             texts = index.texts if self._use_prefilter and kind.split is None else None
             prefilter = None if texts is None else Prefilter.of(texts)
             plan = _Plan(

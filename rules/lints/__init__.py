@@ -11,7 +11,7 @@ silence.py     the comments that silence them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rules.lints.analysis import Analysis, Edge
@@ -21,6 +21,11 @@ from rules.lints.table import LINTS
 
 UNUSED_IGNORE = "unused-ignore"
 UNUSED_IGNORE_REASON = "a comment that silences nothing will hide the next finding in its place"
+
+NO_GUARD = "no-guard"
+NO_GUARD_REASON = (
+    "a rule without a guard is evaluated on every event of its log types, which costs time and changes nothing"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +47,23 @@ class Report:
 
     findings: tuple[Finding, ...]
     """In order of place."""
+    notes: tuple[Finding, ...]
+    """What is worth knowing and no fault, in order of place."""
     silenced: int
     edges: tuple[Edge, ...]
 
 
 def reason_of(lint_id: str) -> str:
     """Why a lint matters."""
-    return UNUSED_IGNORE_REASON if lint_id == UNUSED_IGNORE else LINTS[lint_id].reason
+    own = {UNUSED_IGNORE: UNUSED_IGNORE_REASON, NO_GUARD: NO_GUARD_REASON}
+    return own[lint_id] if lint_id in own else LINTS[lint_id].reason
 
 
-def lint(files: Mapping[str, bytes]) -> Report:
-    """Read a pack's files, which need not be valid, and say what is likely to go wrong."""
+def lint(files: Mapping[str, bytes], notes: Iterable[Finding] = ()) -> Report:
+    """Read a pack's files, which need not be valid, and say what is likely to go wrong.
+
+    `notes` are findings of NO_GUARD, which only who has loaded the rules can know; they can be silenced like others.
+    """
     analysis = Analysis(read_sources(files))
     found = {
         (place, lint_id): Finding(place, lint_id, message, remedy)
@@ -61,9 +72,10 @@ def lint(files: Mapping[str, bytes]) -> Report:
     }
     silences = read_silences(files)
     heard = [finding for finding in found.values() if not _is_silenced(finding, silences)]
+    heard_notes = tuple(note for note in sorted(notes, key=lambda note: note.place) if not _is_silenced(note, silences))
     complaints = [finding for silence in silences for finding in _about(silence)]
     findings = sorted([*heard, *complaints], key=lambda finding: (finding.place, finding.id))
-    return Report(tuple(findings), len(found) - len(heard), tuple(analysis.edges))
+    return Report(tuple(findings), heard_notes, len(found) - len(heard), tuple(analysis.edges))
 
 
 def _is_silenced(finding: Finding, silences: list[Silence]) -> bool:
@@ -77,9 +89,12 @@ def _is_silenced(finding: Finding, silences: list[Silence]) -> bool:
 def _about(silence: Silence) -> Iterator[Finding]:
     """What is wrong with a comment that silences."""
     for lint_id in silence.ids:
-        if lint_id not in LINTS:
+        if lint_id not in LINTS and lint_id != NO_GUARD:
             yield Finding(
-                silence.place, UNUSED_IGNORE, f"there is no lint {lint_id!r}", f"write one of {', '.join(LINTS)}"
+                silence.place,
+                UNUSED_IGNORE,
+                f"there is no lint {lint_id!r}",
+                f"write one of {', '.join([*LINTS, NO_GUARD])}",
             )
         elif lint_id not in silence.used:
             yield Finding(silence.place, UNUSED_IGNORE, f"{lint_id} finds nothing here", "remove it from the comment")

@@ -9,6 +9,9 @@ import pytest
 
 from rules.errors import InvalidPack
 from rules.filters import FILE
+from rules.guards import clause_text
+from rules.guards.analysis import Finding
+from rules.guards.facts import ALWAYS
 from rules.pack import Pack, load_pack
 from rules.rule import Rule
 from tests.rules.making import Runner, make_rule
@@ -143,12 +146,25 @@ def test_a_table_that_has_no_rows_here_costs_nothing() -> None:
 # --- guards ------------------------------------------------------------------------------------------------------
 
 
-def test_a_guard_is_looked_for_when_it_is_asked_for() -> None:
-    rule = make_rule("def rule(event): return event.get('a') == 'b'\n")
+def clauses(rule: Rule, log_type: str = "L") -> list[str]:
+    found = rule.guard(log_type)
+    assert found is not None
+    return [clause_text(clause) for clause in found.clauses]
 
-    assert "guard" not in vars(rule)
-    assert rule.guard is not None
-    assert vars(rule)["guard"] is rule.guard
+
+def test_a_guard_is_looked_for_once_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def analyse(world: object, function: object) -> Finding:
+        asked.append(function)
+        return Finding(ALWAYS, "so")
+
+    monkeypatch.setattr("rules.loading.analyse", analyse)
+    rule = make_rule("def rule(event): return event.get('a') == 'b'\n")
+    assert asked == []
+
+    assert rule.guard("L") is rule.guard("L")
+    assert len(asked) == 1
 
 
 def test_a_simple_detection_has_a_guard_too() -> None:
@@ -156,19 +172,33 @@ def test_a_simple_detection_has_a_guard_too() -> None:
     detection["Detection"] = [{"Key": "a", "Condition": "Equals", "Value": "b"}]
     (rule,) = pack_of(detection).rules
 
-    assert rule.guard is not None
-    assert (rule.guard.field, rule.guard.values, rule.reaches_state) == ("a", frozenset({"b"}), False)
+    assert (clauses(rule), rule.reaches_state) == (["a is 'b'"], False)
 
 
-def test_a_helper_s_globals_take_no_guard_away_and_the_rule_s_own_do() -> None:
+def test_globals_that_are_changed_take_no_guard_away_that_does_not_look_at_them() -> None:
     helper = {"AnalysisType": "global", "GlobalID": "g", "Filename": "g.py"}
-    counting = b"N = 0\ndef note():\n    global N\n    N += 1\n"
-    guarded = b"def rule(event): return event.get('a') == 'b'\n"
-    shared = load_pack({**files_of(RULE, helper, module=b"import g\n" + guarded), "g.py": counting}).rules[0]
-    own = load_pack(files_of(RULE, module=counting + guarded)).rules[0]
+    counting = b"N = 'b'\ndef note():\n    global N\n    N += 'c'\n"
+    for source, expected in ((b"'b'", ["a is 'b'"]), (b"N", [])):
+        guarded = b"def rule(event): return event.get('a') == " + source + b"\n"
+        importing = load_pack(
+            {**files_of(RULE, helper, module=b"from g import N\n" + guarded), "g.py": counting}
+        ).rules[0]
+        own = load_pack(files_of(RULE, module=counting + guarded)).rules[0]
 
-    assert (shared.changes_globals, own.changes_globals) == (True, True)
-    assert (shared.guard is not None, own.guard is not None) == (True, False)
+        assert (importing.changes_globals, own.changes_globals) == (True, True)
+        assert (clauses(importing), clauses(own)) == (["a is 'b'"], expected)
+
+
+def test_a_guard_is_that_of_the_log_type_s_data_model() -> None:
+    model = {"AnalysisType": "datamodel", "Enabled": True}
+    models = [
+        {**model, "DataModelID": name, "LogTypes": [name], "Mappings": [{"Name": "who", "Path": path}]}
+        for name, path in (("L", "$.user.name"), ("M", "$.actor"))
+    ]
+    module = b"def rule(event): return event.udm('who') == 'root'\n"
+    (rule,) = load_pack(files_of({**RULE, "LogTypes": ["L", "M", "N"]}, *models, module=module)).rules
+
+    assert [clauses(rule, name) for name in "LMN"] == [["user.name is 'root'"], ["actor is 'root'"], []]
 
 
 # --- what is left out --------------------------------------------------------------------------------------------
@@ -220,7 +250,9 @@ def test_a_derived_rule_is_wanted_for_what_it_has_of_its_base() -> None:
     assert ids(load_pack({**files_of({**RULE, "Tags": ["a"]}, DERIVED), FILE: b"Tags=a"}).rules) == ["Base", "Derived"]
 
 
-@pytest.mark.parametrize("text", ["RuleID: R\nAnalysisTyp: rule\n", "GlobalID: g\nFilename: g.py\n", "RuleID: R\nTags: [\n"])
+@pytest.mark.parametrize(
+    "text", ["RuleID: R\nAnalysisTyp: rule\n", "GlobalID: g\nFilename: g.py\n", "RuleID: R\nTags: [\n"]
+)
 def test_a_file_with_an_id_and_no_analysis_type_is_an_error_not_a_file_of_another_tool(text: str) -> None:
     with pytest.raises(InvalidPack) as refused:
         load_pack({"a.yml": text.encode()})

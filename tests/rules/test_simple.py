@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from rules import yaml12
 from rules.conditions import ADDRESS, COMPARISONS, PRESENCE
 from rules.event import PantherEvent
-from rules.guards import Guard
-from rules.simple import compile_detection, compile_filters, guard_of_detection
+from rules.guards import clause_text
+from rules.guards.facts import Facts, holds
+from rules.simple import compile_detection, compile_filters, facts_of_detection, facts_of_filters
 
 EVENT: dict[str, Any] = {
     "action": "repo.archived",
@@ -715,32 +716,47 @@ def test_no_yaml_makes_the_compiler_raise(rule: dict[str, Any], filters: Any) ->
 # --- guards ------------------------------------------------------------------------------------------------------
 
 
-def guard(text: str) -> Guard | None:
+def clauses(text: str) -> list[str]:
+    return sorted(map(clause_text, facts_of(text)))
+
+
+def facts_of(text: str) -> Facts:
     functions(text)
-    return guard_of_detection(document(text))
+    return facts_of_detection(document(text))
 
 
 GUARDED = {
-    "Detection: [{Key: x, Condition: Equals, Value: v}]": ("x", ["v"]),
-    "Detection: [{KeyPath: x, Condition: Equals, Value: v}]": ("x", ["v"]),
-    "Detection: [{KeyPath: '\"a.b\"', Condition: Equals, Value: v}]": ("a.b", ["v"]),
-    "Detection: [{Key: x, Condition: IsIn, Values: [v, w]}]": ("x", ["v", "w"]),
-    "Detection: [{Key: y, Condition: Exists}, {All: [{Key: x, Condition: Equals, Value: v}]}]": ("x", ["v"]),
-    "Detection: [{Key: y, Condition: IsIn, Values: [v, w]}, {Key: x, Condition: Equals, Value: v}]": ("x", ["v"]),
+    "Detection: [{Key: x, Condition: Equals, Value: v}]": ["x is 'v'"],
+    "Detection: [{KeyPath: x, Condition: Equals, Value: v}]": ["x is 'v'"],
+    "Detection: [{KeyPath: '\"a.b\"', Condition: Equals, Value: v}]": ["a.b is 'v'"],
+    "Detection: [{KeyPath: x.y, Condition: Equals, Value: v}]": ["x.y is 'v'"],
+    "Detection: [{DeepKey: [x, y], Condition: Equals, Value: v}]": ["x.y is 'v'"],
+    "Detection: [{Key: x, Condition: Equals, Value: 5}]": ["x is 5"],
+    "Detection: [{Key: x, Condition: Equals, Value: true}]": ["x is true"],
+    "Detection: [{Key: x, Condition: IsNull}]": ["x is absent or null"],
+    "Detection: [{Key: x, Condition: IsIn, Values: [v, w]}]": ["x is 'v' or 'w'"],
+    "Detection: [{Key: x, Condition: IsIn, Values: [v, 5]}]": ["x is 'v' or 5"],
+    "Detection: [{Key: y, Condition: Exists}, {All: [{Key: x, Condition: Equals, Value: v}]}]": ["x is 'v'"],
+    "Detection: [{Any: [{Key: x, Condition: Equals, Value: v}, {Key: y, Condition: Equals, Value: w}]}]": [
+        "x is 'v' or y is 'w'"
+    ],
+    "Detection: [{Key: y, Condition: IsIn, Values: [v, w]}, {Key: x, Condition: Equals, Value: v}]": [
+        "x is 'v'",
+        "y is 'v' or 'w'",
+    ],
 }
 
 UNGUARDED = [
-    "Detection: [{Key: x, Condition: Equals, Value: 5}]",
-    "Detection: [{Key: x, Condition: Equals, Value: true}]",
+    "Detection: [{Key: x, Condition: Equals, Value: 0.5}]",
+    "Detection: [{Key: x, Condition: Equals, Value: 99999999999999999999}]",
     "Detection: [{Key: x, Condition: IEquals, Value: v}]",
     "Detection: [{Key: x, Condition: DoesNotEqual, Value: v}]",
     "Detection: [{Key: x, Condition: IsNotIn, Values: [v]}]",
-    "Detection: [{Key: x, Condition: IsIn, Values: [v, 5]}]",
     "Detection: [{Key: p_log_type, Condition: Equals, Value: v}]",
     "Detection: [{Key: P_source, Condition: Equals, Value: v}]",
-    "Detection: [{KeyPath: x.y, Condition: Equals, Value: v}]",
-    "Detection: [{DeepKey: [x], Condition: Equals, Value: v}]",
-    "Detection: [{Any: [{Key: x, Condition: Equals, Value: v}]}]",
+    "Detection: [{KeyPath: 'x[0]', Condition: Equals, Value: v}]",
+    "Detection: [{KeyPath: 'x[*].y', Condition: Equals, Value: v}]",
+    "Detection: [{Any: [{Key: x, Condition: Equals, Value: v}, {Key: y, Condition: Exists}]}]",
     "Detection: [{None: [{Key: x, Condition: Equals, Value: v}]}]",
     "Detection: [{OnlyOne: [{Key: x, Condition: Equals, Value: v}]}]",
     "Detection: [{Condition: Equals, Values: [{Key: x}, {Key: y}]}]",
@@ -751,25 +767,38 @@ UNGUARDED = [
 
 
 @pytest.mark.parametrize("text", GUARDED)
-def test_a_text_that_a_field_must_equal_is_a_guard(text: str) -> None:
-    field, values = GUARDED[text]
-    assert guard(text) == Guard(field, frozenset(values))
+def test_what_a_field_must_equal_is_a_guard(text: str) -> None:
+    assert clauses(text) == GUARDED[text]
 
 
 @pytest.mark.parametrize("text", UNGUARDED)
 def test_whatever_else_is_no_guard(text: str) -> None:
-    assert guard(text) is None
+    assert clauses(text) == []
 
 
 def events() -> Iterable[dict[str, Any]]:
-    for value in ("v", "w", "V", "", None, 5, True, ["v"], {"y": "v"}):
-        yield from ({"x": value}, {"X": value}, {"a.b": value, "y": "w"}, {"x": value, "y": "v"})
+    for value in ("v", "w", "V", "", None, 5, True, 1, ["v"], {"y": "v"}, {"Y": "v"}):
+        yield from ({"x": value}, {"X": value}, {"a.b": value, "y": "w"}, {"x": value, "y": "v"}, {"y": value})
+        yield {"x": value, "y": "q"}
 
 
 @pytest.mark.parametrize("text", GUARDED)
 def test_no_detection_holds_for_an_event_that_its_guard_leaves_out(text: str) -> None:
-    rule, found = functions(text)["rule"], guard(text)
-    assert found is not None
+    rule, facts = functions(text)["rule"], facts_of(text)
     held = [event for event in events() if rule(PantherEvent(event))]
     assert held != []
-    assert all(PantherEvent(event)[found.field] in found.values for event in held)
+    assert all(holds(facts, event) for event in held)
+
+
+def test_no_filter_lets_pass_an_event_that_its_guard_leaves_out() -> None:
+    texts = (
+        "[{KeyPath: x, Condition: Equals, Value: v}]",
+        "[{Any: [{KeyPath: x, Condition: IsIn, Values: [v, 5]}, {KeyPath: y, Condition: Equals, Value: v}]}]",
+        "[{All: [{KeyPath: x, Condition: IsNull}]}, {Any: [{KeyPath: y, Condition: Exists}]}]",
+    )
+    for text in texts:
+        filters = document(f"InlineFilters: {text}")["InlineFilters"]
+        passes, facts = compile_filters(filters, Refused()), facts_of_filters(filters)
+        assert passes is not None
+        assert any(not holds(facts, event) for event in events()), text
+        assert all(holds(facts, event) for event in [*events(), {}] if passes(PantherEvent(event)))

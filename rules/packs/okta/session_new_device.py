@@ -17,6 +17,7 @@ def rule(event):
 
     device, network = f"device {device}", f"AS{network}"
     key = f"{__name__}:{session}"
+    # countersign: ignore[no-guard] any event of a session shows its device
     known = get_string_set(key)
     put_string_set(key, [*known, device, network], event.event_time_epoch() + REMEMBER_S)
     # Either alone is ordinary: a phone leaves the Wi-Fi, a browser is updated.
