@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.core.lines import offsets_of
-from cluster.core.messages import Lines, Records, TooLong
+from cluster.core.messages import CutLines, Lines, Records, TooLong
 
 CHUNK_BYTES = 1 << 20
+"""How much is read at once: what a core's cache holds beside what looks at it."""
 LOOK_BYTES = 1 << 16
 """How much is read at once where only the end of a line is looked for."""
 TOO_LONG_HEAD_BYTES = 256
@@ -132,23 +133,29 @@ class LineFile:
 
     def read(self, start: int, stop: int | None) -> Records:
         first = self._first_line(start, stop)
-        return self._plain(first, stop) or self._careful(first, stop)
+        if stop is not None and isinstance(self._content, PlainContent):
+            end = max(first, self._first_line(stop, None))
+            return Records([], [], [], end, not self._content.read_at(end, 1), _Parts(self, first, stop))
+        parts = list(self.parts(first, stop))  # going back is dear, or where it ends is not known
+        end = parts[-1].next_start if parts else first
+        return Records([], [], [], end, not self._content.read_at(end, 1), parts)
 
-    def _plain(self, position: int, stop: int | None) -> Records | None:
-        """The lines, not cut; None where a byte order mark or a line that may be too long stands among them."""
-        found: list[Lines] = []
+    def parts(self, position: int, stop: int | None) -> Iterator[Lines | CutLines]:
+        """The lines from `position`, where one begins, to the one in which the byte before `stop` lies."""
+        part: Lines | CutLines
         while stop is None or position < stop:
             data = self._lines_at(position)
-            if data is None or (position == 0 and data.startswith(BOM)):
-                return None
-            if not data:
-                break
-            end = self._end_of_lines(data, position, stop)
-            if self._may_be_too_long(data, end):
-                return None
-            found.append(Lines(position, data, end))
-            position += end
-        return Records([], [], [], position, not self._content.read_at(position, 1), found)
+            if data is not None and not data:
+                return
+            end = 0 if data is None else self._end_of_lines(data, position, stop)
+            if data is None or (position == 0 and data.startswith(BOM)) or self._may_be_too_long(data, end):
+                part = self._careful(
+                    position, position + CHUNK_BYTES if stop is None else min(position + CHUNK_BYTES, stop)
+                )
+            else:
+                part = Lines(position, data, end)
+            yield part
+            position = part.next_start
 
     def _lines_at(self, position: int) -> bytes | None:
         """Bytes in which a line ends, or the file does; None where the line is over the limit."""
@@ -177,13 +184,10 @@ class LineFile:
         half = max(self._max_event_bytes // 2, 1)
         return any(data.find(b"\n", at, at + half) < 0 for at in range(0, end - half, half))
 
-    def _careful(self, position: int, stop: int | None) -> Records:
+    def _careful(self, position: int, stop: int) -> CutLines:
+        """The same of lines that may be too long or follow a byte order mark, cut without holding one over the limit."""
         cutter = _LineCutter(position, self._max_event_bytes)
-        while stop is None or position < stop:
-            size = CHUNK_BYTES if stop is None else min(CHUNK_BYTES, stop - position)
-            chunk = self._content.read_at(position, size)
-            if not chunk:
-                break
+        while position < stop and (chunk := self._content.read_at(position, min(CHUNK_BYTES, stop - position))):
             cutter.feed(chunk)
             position += len(chunk)
         while cutter.inside_line and (chunk := self._content.read_at(position, LOOK_BYTES)):
@@ -191,8 +195,7 @@ class LineFile:
             cutter.feed(chunk)
             position += len(chunk)
         cutter.finish()
-        at_end = not self._content.read_at(position, 1)
-        return Records(cutter.raws, cutter.offsets, cutter.too_long, position, at_end)
+        return CutLines(cutter.raws, cutter.offsets, cutter.too_long, position)
 
     def _first_line(self, start: int, stop: int | None) -> int:
         """Where the first line of the slice begins; `stop`, or the end of the file, where none does."""
@@ -209,6 +212,18 @@ class LineFile:
                 break
             position += len(chunk)
         return max(start, position)
+
+
+class _Parts:
+    """What LineFile.parts() gives, read anew by whoever iterates."""
+
+    def __init__(self, file: LineFile, position: int, stop: int) -> None:
+        self._file = file
+        self._position = position
+        self._stop = stop
+
+    def __iter__(self) -> Iterator[Lines | CutLines]:
+        return self._file.parts(self._position, self._stop)
 
 
 class _LineCutter:

@@ -9,8 +9,8 @@ evaluation came to (DESIGN 11.4).
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from rules.errors import StateReached
@@ -47,7 +47,7 @@ class Evaluation:
         """Where helpers read and write; None while probing."""
         self._holds = holds
         """Whether the state holds a key; None where it holds all."""
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self.event_time_s = 0.0
         """The event's own time: what time.time() gives in rule modules."""
         self.position: tuple[int, ...] = ()
@@ -66,7 +66,7 @@ class Evaluation:
 
     def begin_event(self, event_time_s: float, position: tuple[int, ...]) -> None:
         """The evaluations that follow are of this event, and run in this thread."""
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self.event_time_s = event_time_s
         self.position = position
 
@@ -78,7 +78,7 @@ class Evaluation:
 
     def reach(self, key: str) -> State:
         """The state that holds a key. Raises StateReached, after recording why, where the evaluation ends here."""
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             self.strayed = self.strayed or not self.ended
             self.ended = True
             raise RuntimeError(_OTHER_THREAD)

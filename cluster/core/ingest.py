@@ -17,6 +17,7 @@ from cluster.core.keygroups import Owners, key_grouping
 from cluster.core.lines import cut, cut_all
 from cluster.core.messages import (
     Counts,
+    CutLines,
     FoundError,
     FoundMatch,
     Lines,
@@ -203,13 +204,14 @@ class Ingest:
         done = IngestedSlice(
             [RoutedSlice(number, SliceTimes(), []) for _ in range(shards)],
             SliceTimes(),
-            len(records.too_long),
+            0,
             None,
         )
         work = _Work(done, number, partition, source, owners, SliceClock(), time_before_s)
         default = self._plan(log_type)
         loads = orjson.loads
-        for batch in _batches(records, default.prefilter):
+        too_long = list(records.too_long)
+        for batch in _batches(records, default.prefilter, too_long):
             done.counts.skipped_unparsed += batch.skipped
             done.records += batch.skipped + len(batch.raws)
             settled = 0  # the times before it are known
@@ -253,7 +255,8 @@ class Ingest:
             if batch.skipped:
                 self._settle(work, batch.between(settled, batch.end), log_type)
         done.counts.events = work.events + done.counts.skipped_unparsed
-        done.dead_letters += [_too_long(number, partition, source, long) for long in records.too_long]
+        done.dead_letters += [_too_long(number, partition, source, long) for long in too_long]
+        done.records += len(too_long)
         done.times = work.clock.times()
         done.routed = [RoutedSlice(number, done.times, r.events) for r in done.routed]
         return done
@@ -410,11 +413,15 @@ class _Batch(NamedTuple):
         return part.split(b"\n") if isinstance(part, bytes) else part
 
 
-def _batches(records: Records, prefilter: Prefilter | None) -> Iterator[_Batch]:
-    """What of a slice to parse. Where looking spares little, the rest of the slice is not looked at any more; that depends
+def _batches(records: Records, prefilter: Prefilter | None, too_long: list[TooLong]) -> Iterator[_Batch]:
+    """What of a slice to parse; what is found to be too long is added to `too_long`. Where looking spares little, the rest of the slice is not looked at any more; that depends
     on the slice alone, so that a replay makes the same dead letters."""
-    for lines in records.lines:
-        batch = _batch_of_lines(lines, prefilter)
+    for part in records.lines:
+        if isinstance(part, CutLines):
+            too_long += part.too_long
+            yield _batch_of_records(part.raws, part.offsets, None)
+            continue
+        batch = _batch_of_lines(part, prefilter)
         if batch.skipped < len(batch.raws):
             prefilter = None
         yield batch

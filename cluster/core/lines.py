@@ -6,7 +6,7 @@ import operator
 from dataclasses import replace
 from itertools import accumulate
 
-from cluster.core.messages import Lines, Records
+from cluster.core.messages import CutLines, Lines, Records
 
 
 def cut(lines: Lines) -> tuple[list[bytes], list[int]]:
@@ -29,12 +29,13 @@ def offsets_of(lines: list[bytes], offset: int) -> list[int]:
 
 def cut_all(records: Records) -> Records:
     """The same records, cut."""
-    if not records.lines:
-        return records
-    raws: list[bytes] = []
-    offsets: list[int] = []
-    for lines in records.lines:
-        more_raws, more_offsets = cut(lines)
+    raws, offsets, too_long = list(records.raws), list(records.offsets), list(records.too_long)
+    for part in records.lines:
+        if isinstance(part, CutLines):
+            more_raws, more_offsets = part.raws, part.offsets
+            too_long += part.too_long
+        else:
+            more_raws, more_offsets = cut(part)
         raws += more_raws
         offsets += more_offsets
-    return replace(records, raws=raws, offsets=offsets, lines=[])
+    return replace(records, raws=raws, offsets=offsets, too_long=too_long, lines=())

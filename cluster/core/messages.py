@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -59,7 +60,7 @@ class TooLong(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Lines of JSON that nobody has cut yet (lines.py does), none over the size limit."""
+    """Lines of JSON that nobody has cut yet (lines.py does), none over the size limit and none that starts with a byte order mark."""
 
     offset: int
     """The place of the first one."""
@@ -67,10 +68,28 @@ class Lines(NamedTuple):
     end: int
     """The lines end here; what follows in `data` is the beginning of another."""
 
+    @property
+    def next_start(self) -> int:
+        """The place after the last one."""
+        return self.offset + self.end
+
+
+class CutLines(NamedTuple):
+    """Lines among which something is special, cut with care."""
+
+    raws: list[bytes]
+    offsets: list[int]
+    too_long: list[TooLong]
+    next_start: int
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a slice held: `raws` and `offsets`, one entry a record, blank lines have none; or else `lines`."""
+    """What a slice held: `raws` and `offsets`, one entry a record, blank lines have none; or else `lines`.
+
+    `lines` may be read while it is iterated, piece by piece, so that a piece is still in the processor's cache when it is
+    looked at; then it raises what reading raises. It can be iterated again.
+    """
 
     raws: list[bytes]
     offsets: list[int]
@@ -79,7 +98,7 @@ class Records:
     """Where the next slice of this partition starts."""
     at_end: bool
     """Nothing follows in this partition."""
-    lines: list[Lines] = field(default_factory=list)
+    lines: Iterable[Lines | CutLines] = ()
 
 
 # --- an epoch on its way through a shard -------------------------------------------------------------------------

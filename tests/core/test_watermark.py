@@ -35,8 +35,8 @@ def by_slices(events: list[tuple[bool, float]], cuts: list[int]) -> tuple[list[f
             if is_active:
                 clock.activate(index, time_s)
         times = clock.times()
-        clock = watermark.clock(times, 0.0)
-        result += [clock(index, local_w_s, NEVER_S) for index, local_w_s in enumerate(local)]
+        w_before = watermark.clock(times, 0.0)
+        result += [w_before(index, local_w_s, NEVER_S) for index, local_w_s in enumerate(local)]
         watermark = watermark.after(times)
     return result, watermark
 
