@@ -414,8 +414,11 @@ class _Batch(NamedTuple):
 
 
 def _batches(records: Records, prefilter: Prefilter | None, too_long: list[TooLong]) -> Iterator[_Batch]:
-    """What of a slice to parse; what is found to be too long is added to `too_long`. Where looking spares little, the rest of the slice is not looked at any more; that depends
-    on the slice alone, so that a replay makes the same dead letters."""
+    """What of a slice to parse; what is found to be too long is added to `too_long`.
+
+    Where looking spares little, the rest of the slice is not looked at any more. That depends on the slice alone, so that a
+    replay makes the same dead letters.
+    """
     for part in records.lines:
         if isinstance(part, CutLines):
             too_long += part.too_long

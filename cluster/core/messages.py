@@ -60,7 +60,7 @@ class TooLong(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Lines of JSON that nobody has cut yet (lines.py does), none over the size limit and none that starts with a byte order mark."""
+    """Lines of JSON that nobody has cut yet (lines.py does): none over the size limit, none behind a byte order mark."""
 
     offset: int
     """The place of the first one."""
