@@ -32,6 +32,7 @@ from rules.filters import FILE, BadFilter, parse_filters
 from rules.jsontext import parse
 from rules.logtypes import LogType, recognise
 from rules.pack import Pack, load_pack, log_types_of, path_on_disk, read_files
+from rules.state import Row
 
 DEFAULT_STORE = ".countersign"
 DEFAULT_EPOCH_EVENTS = 32_768
@@ -246,7 +247,8 @@ def _claim(store: Store, spec: JobSpec) -> None:
     """Write where the job stands under our own token (DESIGN 11.28): from here on an earlier owner can commit nothing."""
     coordinator = Coordinator(spec.coordinator_config(), spec.partitions, spec.progress)
     manifest = coordinator.manifest(spec.progress, spec.progress.blobs)
-    store.commit(spec.fence, spec.progress.epoch, snapshot.encode_manifest(manifest), spec.progress.blobs)
+    names = [blob.name for blob in spec.progress.blobs]
+    store.commit(spec.fence, spec.progress.epoch, snapshot.encode_manifest(manifest), names)
 
 
 def _continued(old: list[Partition], now: list[Partition]) -> list[Partition]:
@@ -662,16 +664,10 @@ def _forget(options: Options, store: Store, job: str) -> None:
         directory.parent.parent.rmdir()
 
 
-def state_rows(store: Store, job: str, tell: Callable[[str], None]) -> tuple[dict[str, Any], list[Any]]:
+def state_rows(store: Store, job: str, tell: Callable[[str], None]) -> tuple[dict[str, Any], list[Row]]:
     """(manifest, rows of all keys) of a job's last whole checkpoint, in key order. Raises CannotRun when there is none."""
     manifest = newest_whole(store, job, tell)
     if manifest is None:
         jobs = ", ".join(store.jobs()) or "none"
         raise CannotRun(4, f"job {job}: the store has no checkpoint of it: jobs there: {jobs}")
-    rows: dict[str, Any] = {}
-    for name in manifest["blobs"]:
-        for row in snapshot.decode(store.get_blob(job, name))[0]:
-            rows[row.key] = row
-    w_s = manifest["w_s"]
-    horizon_s = float("-inf") if w_s is None else w_s - manifest["lateness_s"]
-    return manifest, [row for _, row in sorted(rows.items()) if row.expiry_s is not None and row.expiry_s > horizon_s]
+    return manifest, snapshot.rows_of(manifest, lambda name: store.get_blob(job, name))

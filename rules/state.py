@@ -97,6 +97,8 @@ class State:
         """Every key is here, one that only waits for its first value included."""
         self._visits: deque[str] = deque()
         """Every key again, in the order in which free() looks at them. May also name keys that are gone."""
+        self.new_keys: list[str] | None = None
+        """What is not None collects the keys that were not there before; some of them may be gone again."""
         self._remembered: dict[str, tuple[tuple[str, ...], set[str]]] = {}
         """Sets of hot keys, valid while the stored members are the very same tuple."""
         self._images: dict[str, _Image] = {}
@@ -258,7 +260,7 @@ class State:
             self.dirty[key] = self._image(key)
         self._expiries[key] = after_s
         if before_s is None:
-            self._visits.append(key)
+            self._add(key)
         elif not live:
             self._drop_values(key)
 
@@ -280,6 +282,12 @@ class State:
         self._counters.pop(key, None)
         self._sets.pop(key, None)
         self._dictionaries.pop(key, None)
+
+    def _add(self, key: str) -> None:
+        """What a key needs that was not there."""
+        self._visits.append(key)
+        if self.new_keys is not None:
+            self.new_keys.append(key)
 
     # --- one evaluation's writes can be taken back ---------------------------------------------------------------
 
@@ -352,6 +360,21 @@ class State:
         self._visits = deque(self._expiries)
         self.dirty, self._taken = {}, {}
 
+    def keys(self) -> list[str]:
+        """All keys, the expired ones that free() has not met yet included."""
+        return list(self._expiries)
+
+    def give_away(self, keys: Iterable[str]) -> list[Row]:
+        """The rows of these keys, as far as they are here; another shard has them from now on. That makes no key dirty."""
+        self.begin()
+        rows: list[Row] = []
+        for key in keys:
+            self.dirty.pop(key, None)
+            if key in self._expiries:
+                rows.append(self.row(key))
+                self._store(key, _UNKNOWN)
+        return rows
+
     def row(self, key: str) -> Row:
         """What is stored under the key, expired or not; a tombstone if nothing is."""
         return Row(key, *self._image(key))
@@ -379,7 +402,7 @@ class State:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
         if row.expiry_s is not None and row.key not in self._expiries:
-            self._visits.append(row.key)
+            self._add(row.key)
         self._store(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))
 
     def free(self, horizon_s: float, limit: int) -> int:

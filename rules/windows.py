@@ -75,6 +75,8 @@ class Windows:
         self._taken: dict[WindowKey, WindowRow] = {}
         """The same from settle() to take_dirty()."""
         self._to_free: list[WindowKey] = []
+        self.new_keys: list[WindowKey] | None = None
+        """What is not None collects the windows that are opened; some of them may be gone again."""
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -96,6 +98,8 @@ class Windows:
             window = _Window(alert_id(key, position), clock_s, policy.period_s)
             window.first = first()
             self._windows[key] = window
+            if self.new_keys is not None:
+                self.new_keys.append(key)
         window.count += 1
         described = window.first
         raised = not window.raised and self._reached(window, policy, unique)
@@ -151,6 +155,25 @@ class Windows:
     def rows(self) -> Iterable[WindowRow]:
         """All windows, for a base snapshot."""
         return [self._row(key) for key in self._windows]
+
+    def keys(self) -> list[WindowKey]:
+        return list(self._windows)
+
+    def give_away(self, keys: Iterable[WindowKey]) -> list[WindowRow]:
+        """The rows of these windows, as far as they are here; another shard has them from now on. That makes none dirty."""
+        rows: list[WindowRow] = []
+        for key in keys:
+            self._dirty.pop(key, None)
+            if key in self._windows:
+                rows.append(self._row(key))
+                del self._windows[key]
+        return rows
+
+    def put(self, row: WindowRow) -> None:
+        """Put a row in as a change like any other."""
+        key = (row.rule_id, row.dedup)
+        self._dirty.setdefault(key, self._row(key))
+        self.restore(row)
 
     def _row(self, key: WindowKey) -> WindowRow:
         window = self._windows.get(key)

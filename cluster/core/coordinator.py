@@ -22,19 +22,22 @@ from typing import Any, TypeVar
 from cluster.core import records, snapshot
 from cluster.core.effects import CommitManifest, Deliver, Effect, Finish, Send, TellState
 from cluster.core.errors import InvariantBroken, require
-from cluster.core.keygroups import balanced
+from cluster.core.keygroups import Owners, balanced, rebalanced
 from cluster.core.messages import (
     AlertOutput,
+    Blob,
     CheckpointCommitted,
     Counts,
     EpochCut,
     EpochGrouped,
+    Joined,
     ManifestCommitted,
     ManifestFailed,
     Message,
     Output,
     Partition,
     Position,
+    RescaleRequested,
     RuleCounts,
     ShardRestored,
     Slice,
@@ -52,6 +55,7 @@ from cluster.core.messages import (
     Ticked,
     TimeKnown,
 )
+from cluster.core.ownership import Ownership
 from cluster.core.poison import NO_POISON, Poison, poison_of, poison_record
 from cluster.core.watermark import NEVER_S, Watermark
 
@@ -111,6 +115,8 @@ class CoordinatorConfig:
     """The time of events before which no event has one (DESIGN 11.3)."""
     fence: int
     lateness_s: float
+    moved_keys: int = 16_000
+    """About how many keys a shard gives away, or takes, with one epoch of a rescale: what moves waits while it is sent."""
 
 
 _START = Watermark()
@@ -139,7 +145,9 @@ class Progress:
     times_s: dict[int, float] = field(default_factory=dict)
     """partition -> the time of its last event so far, for the events after it that have none."""
     watermark: Watermark = _START
-    blobs: tuple[str, ...] = ()
+    blobs: tuple[Blob, ...] = ()
+    owners: Owners = ()
+    """Who owned what; a new job's zero does not say."""
     limiter: dict[str, tuple[float, int]] = field(default_factory=dict)
     """rule id -> (start of its window, alerts in it)"""
     totals: Totals = field(default_factory=Totals)
@@ -167,14 +175,14 @@ class _Checkpoint:
     epoch: int
     shards: int
     """How many have a part in it."""
-    chains: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    chains: dict[int, tuple[Blob, ...]] = field(default_factory=dict)
     progress: Progress | None = None
     """Set when the epoch is delivered."""
     committing: bool = False
 
     @property
-    def blobs(self) -> tuple[str, ...]:
-        return tuple(name for _, chain in sorted(self.chains.items()) for name in chain)
+    def blobs(self) -> tuple[Blob, ...]:
+        return tuple(blob for _, chain in sorted(self.chains.items()) for blob in chain)
 
 
 @dataclass(slots=True)
@@ -196,10 +204,10 @@ class Coordinator:
         self._partitions = list(partitions)
         self._start = progress
         self._phase = Phase.RESTORING
-        self._shards = config.shards
-        """How many take part in the next epoch."""
-        self._owners = balanced(config.shards, config.key_groups)
-        """Who owns what in it."""
+        owners = progress.owners or balanced(config.shards, config.key_groups)
+        self._ownership = Ownership(rebalanced(owners, config.shards), config.shards, config.moved_keys)
+        self._rescale_to: int | None = None
+        """Asked for and not begun."""
         self._restored: set[int] = set()
         self._cursor = self._place = (progress.partition, progress.start)
         self._ended: set[int] = set()
@@ -207,6 +215,8 @@ class Coordinator:
         self._growing: dict[int, int] = {}
         """Spooled partitions that may still grow -> their size in complete lines."""
         self._cut_epoch = progress.epoch
+        self._cut_shards = config.shards
+        """How many have a part in that epoch."""
         self._delivered = progress.epoch
         self._epochs: dict[int, _Epoch] = {}
         self._times_s = dict(progress.times_s)
@@ -233,6 +243,7 @@ class Coordinator:
             ShardRestored: self._shard_restored,
             Ticked: self._ticked,
             StopRequested: self._stop_requested,
+            RescaleRequested: self._rescale_requested,
             SourceGrew: self._source_grew,
             StateWanted: self._state_wanted,
             StateTold: self._state_told,
@@ -264,6 +275,16 @@ class Coordinator:
         return self._place
 
     @property
+    def shards(self) -> int:
+        """How many take part now."""
+        return self._ownership.shards
+
+    @property
+    def rescaling(self) -> bool:
+        """Another number of shards is asked for, and not reached. While it is not, only `shards` are needed."""
+        return self._rescale_to is not None or not self._ownership.settled
+
+    @property
     def checkpointed_at_s(self) -> float | None:
         """When the last checkpoint was committed, on the clock of Ticked."""
         return self._checkpointed_at_s
@@ -271,8 +292,9 @@ class Coordinator:
     def start(self, growing: Iterable[int] = ()) -> list[Effect]:
         """Tell every shard where the job stands. `growing` are the spooled partitions that may still grow."""
         self._growing = {index: self._partitions[index].size_bytes for index in growing}
-        started = Started(self._start.epoch, self._start.watermark, self._start.blobs, self._owners, self._start.poison)
-        return [Send(shard, started) for shard in range(self._shards)]
+        start = self._start
+        started = Started(start.epoch, start.watermark, start.blobs, self._ownership.owners, start.poison)
+        return [Send(shard, started) for shard in range(self._ownership.shards)]
 
     def handle(self, message: Message) -> list[Effect]:
         """The only way in."""
@@ -288,8 +310,11 @@ class Coordinator:
     # --- start, stop, time ---------------------------------------------------------------------------------------
 
     def _shard_restored(self, message: ShardRestored) -> list[Effect]:
+        if self._phase is not Phase.RESTORING:
+            self._ownership.joined(message.shard)
+            return self._advance()
         self._restored.add(message.shard)
-        if len(self._restored) < self._shards:
+        if len(self._restored) < self._ownership.shards:
             return []
         self._enter(Phase.RUNNING)
         return self._advance()
@@ -305,6 +330,10 @@ class Coordinator:
         self._stopping = True
         return self._advance()
 
+    def _rescale_requested(self, message: RescaleRequested) -> list[Effect]:
+        self._rescale_to = message.shards
+        return self._advance()
+
     def _source_grew(self, message: SourceGrew) -> list[Effect]:
         require(message.size_bytes >= self._growing.get(message.partition, 0), "a spooled source shrank")
         self._growing[message.partition] = message.size_bytes
@@ -317,14 +346,15 @@ class Coordinator:
     # --- cutting -------------------------------------------------------------------------------------------------
 
     def _advance(self) -> list[Effect]:
-        effects: list[Effect] = []
+        effects = self._rescale()
         while self._phase is Phase.RUNNING and len(self._epochs) < RUN_AHEAD_EPOCHS:
+            self._ownership.prepare(self._cut_epoch + 1)
             tasks = [] if self._stopping else self._cut_tasks()
             last = not tasks and (self._stopping or self._input_over())
             due = self._checkpoint_due()
             if last and (self._checkpoint is not None or self._resting()):
                 break  # one checkpoint at a time; the last one comes when this one is through
-            if not tasks and not last and not due:
+            if not tasks and not last and not due and not self._ownership.needs_epochs:
                 break  # waiting for the source, or for a shard to say how long a file is
             if last:
                 self._enter(Phase.DRAINING)
@@ -332,14 +362,31 @@ class Coordinator:
             effects += self._cut(tasks, checkpoint=last or due)
         return effects
 
+    def _rescale(self) -> list[Effect]:
+        """Begin the rescale that is asked for, if there is one and nothing is in its way."""
+        if self._rescale_to is None or self._phase is not Phase.RUNNING or not self._ownership.settled:
+            return []
+        shards, self._rescale_to = self._rescale_to, None
+        return [Send(shard, Joined(self._start.poison)) for shard in self._ownership.request(shards)]
+
     def _cut(self, tasks: list[Task], *, checkpoint: bool) -> list[Effect]:
         self._cut_epoch += 1
         base = checkpoint and self._rebase
-        cut = EpochCut(self._cut_epoch, tuple(tasks), checkpoint, self._shards, self._owners, base)
+        ownership = self._ownership
+        cut = EpochCut(
+            self._cut_epoch,
+            tuple(tasks),
+            checkpoint,
+            ownership.shards,
+            ownership.owners,
+            base,
+            ownership.target,
+        )
         self._epochs[self._cut_epoch] = _Epoch(cut, self._cursor)
+        self._cut_shards = cut.shards
         if checkpoint:
-            self._checkpoint = _Checkpoint(self._cut_epoch, self._shards)
-        return [Send(shard, cut) for shard in range(self._shards)]
+            self._checkpoint = _Checkpoint(self._cut_epoch, cut.shards)
+        return [Send(shard, cut) for shard in range(cut.shards)]
 
     def _checkpoint_due(self) -> bool:
         if self._checkpoint is not None or self._now_s is None or self._checkpointed_at_s is None:
@@ -359,7 +406,7 @@ class Coordinator:
         """The next slices in order, about `epoch_events` records together."""
         tasks: list[Task] = []
         budget = float(self._config.epoch_events)
-        share = math.ceil(self._config.epoch_events / self._shards)
+        share = math.ceil(self._config.epoch_events / self._ownership.shards)
         while budget > 0 and not self._input_over():
             index, start = self._cursor
             partition = self._partitions[index]
@@ -386,13 +433,13 @@ class Coordinator:
                 budget -= max(1.0, guess)
                 continue
             stop = start + int(self._config.epoch_events * self._mean_bytes)
-            tasks.append(Task(len(tasks), index % self._shards, Slice(index, start, stop)))
+            tasks.append(Task(len(tasks), index % self._ownership.shards, Slice(index, start, stop)))
             self._cursor = (index, stop)
             break  # what follows it in order is not known before its end is
         return tasks
 
     def _task(self, tasks: list[Task], part: Slice) -> Task:
-        return Task(len(tasks), (self._cut_epoch + len(tasks)) % self._shards, part)
+        return Task(len(tasks), (self._cut_epoch + len(tasks)) % self._ownership.shards, part)
 
     def _known_length(self, partition: Partition) -> int | None:
         """Bytes or rows, where the partition can be cut anywhere; None where only its reader finds the end."""
@@ -454,6 +501,7 @@ class Coordinator:
         epoch = self._epochs[message.epoch]
         require(message.shard not in epoch.grouped, f"shard {message.shard} finished epoch {message.epoch} twice")
         epoch.grouped[message.shard] = message
+        self._ownership.grouped(message.epoch, message.shard, message.keys, sorted_out=message.sorted_out)
         effects: list[Effect] = []
         while (ready := self._epochs.get(self._delivered + 1)) and len(ready.grouped) == ready.cut.shards:
             effects += self._deliver(self._delivered + 1, ready)
@@ -490,11 +538,20 @@ class Coordinator:
                 dict(self._times_s),
                 self._watermark,
                 (),
+                epoch.cut.owners,
                 dict(self._limiter),
                 copy.deepcopy(self.totals),
                 self._start.poison,
             )
+        self._let_go()
         return [deliver, *self._commit()]
+
+    def _let_go(self) -> None:
+        """Shards that leave may go once nobody waits for them any more."""
+        awaited = [view.asked.epoch for view in self._views.values()]
+        if self._checkpoint is not None:
+            awaited.append(self._checkpoint.epoch)
+        self._ownership.let_go(min([self._delivered + 1, *awaited]))
 
     def _count(self, parts: list[EpochGrouped], deliver: Deliver) -> None:
         totals = self.totals
@@ -526,8 +583,8 @@ class Coordinator:
 
     def _state_wanted(self, message: StateWanted) -> list[Effect]:
         """Ask every shard for the state after the last epoch that was cut: together their answers are of one moment."""
-        view = self._views[message.number] = _View(StateAsked(self._cut_epoch, message), self._cursor, self._shards)
-        return [Send(shard, view.asked) for shard in range(self._shards)]
+        view = self._views[message.number] = _View(StateAsked(self._cut_epoch, message), self._cursor, self._cut_shards)
+        return [Send(shard, view.asked) for shard in range(view.shards)]
 
     def _state_told(self, message: StateTold) -> list[Effect]:
         view = self._views[message.number]
@@ -535,6 +592,7 @@ class Coordinator:
         if len(view.told) < view.shards:
             return []
         del self._views[message.number]
+        self._let_go()
         parts = view.told.values()
         # Behind the last key of a shard that left some out, others' keys would stand in the place of its own.
         ends = [part.rows[-1].key for part in parts if len(part.rows) < part.found]
@@ -558,16 +616,17 @@ class Coordinator:
         if len(checkpoint.chains) < checkpoint.shards:
             return []
         checkpoint.committing = True
-        manifest = self.manifest(checkpoint.progress, checkpoint.blobs)
-        return [CommitManifest(checkpoint.epoch, manifest, checkpoint.blobs)]
+        blobs = checkpoint.blobs
+        manifest = self.manifest(checkpoint.progress, blobs)
+        return [CommitManifest(checkpoint.epoch, manifest, tuple(blob.name for blob in blobs))]
 
-    def manifest(self, progress: Progress, blobs: tuple[str, ...]) -> dict[str, Any]:
+    def manifest(self, progress: Progress, blobs: tuple[Blob, ...]) -> dict[str, Any]:
         return {
             "format": snapshot.FORMAT,
             "job": self._config.job,
             "fence": self._config.fence,
             "key_groups": self._config.key_groups,
-            "shards": self._shards,
+            "shards": self._ownership.shards,
             "pack_digest": self._config.pack_digest,
             "job_start_s": self._config.job_start_s,
             "lateness_s": self._config.lateness_s,
@@ -579,14 +638,16 @@ class Coordinator:
         self.totals.checkpoints += 1
         self._checkpointed = message.epoch
         assert self._checkpoint is not None
-        committed = CheckpointCommitted(message.epoch, self._checkpoint.blobs)
+        committed = CheckpointCommitted(message.epoch, tuple(blob.name for blob in self._checkpoint.blobs))
+        stay = min(self._checkpoint.shards, self._ownership.shards)
         self._checkpoint = None
         self._rebase = False
+        self._let_go()
         self._checkpointed_at_s = self._now_s
         if message.epoch == self._last_epoch:
             self._enter(Phase.FINISHED)
             return [Finish(self._stopping and not self._input_over(), "")]
-        return [*(Send(shard, committed) for shard in range(self._config.shards)), *self._advance()]
+        return [*(Send(shard, committed) for shard in range(stay)), *self._advance()]
 
     def _manifest_failed(self, message: ManifestFailed) -> list[Effect]:
         self._rebase |= message.rebase
@@ -600,6 +661,7 @@ class Coordinator:
     def _give_up(self, number: int, reason: str) -> list[Effect]:
         """The store did not take a checkpoint: the stream goes on, the next one comes in its time."""
         self._checkpoint = None
+        self._let_go()
         self._checkpointed_at_s = self._now_s
         now_s = self._now_s or 0.0
         self._retry_at_s = now_s + _RETRY_S
@@ -624,11 +686,12 @@ class Coordinator:
         require(self._checkpointed <= self._delivered, "checkpointed an epoch that was not delivered")
         if self._checkpoint is not None:
             require(self._checkpoint.epoch > self._checkpointed, "a checkpoint is on its way twice")
+        self._ownership.validate()
         if self._phase is Phase.FINISHED:
             require(not self._epochs, "finished with epochs on their way")
 
 
-def progress_record(progress: Progress, blobs: tuple[str, ...]) -> dict[str, Any]:
+def progress_record(progress: Progress, blobs: tuple[Blob, ...]) -> dict[str, Any]:
     """The part of a manifest that says where the job stands."""
     return {
         "epoch": progress.epoch,
@@ -638,7 +701,8 @@ def progress_record(progress: Progress, blobs: tuple[str, ...]) -> dict[str, Any
         "w_s": _finite(progress.watermark.w_s),
         "w_last_s": _finite(progress.watermark.last_s),
         "limiter": {rule_id: list(window) for rule_id, window in progress.limiter.items()},
-        "blobs": list(blobs),
+        "owners": list(progress.owners),
+        **snapshot.blobs_record(blobs),
         "totals": asdict(progress.totals),
         **poison_record(progress.poison),
     }
@@ -652,7 +716,8 @@ def progress_of(manifest: dict[str, Any]) -> Progress:
         manifest["start"],
         {int(partition): time_s for partition, time_s in manifest["times_s"].items()},
         Watermark(_or_never(manifest["w_s"]), _or_never(manifest["w_last_s"])),
-        tuple(manifest["blobs"]),
+        snapshot.blobs_of(manifest),
+        tuple(manifest.get("owners", ())),
         {rule_id: (opened_s, count) for rule_id, (opened_s, count) in manifest["limiter"].items()},
         _totals_of(manifest.get("totals", {})),
         poison_of(manifest),

@@ -51,3 +51,23 @@ def window_group(rule_id: str, dedup: str, groups: int) -> int:
 def balanced(shards: int, groups: int) -> Owners:
     """Who owns what when a job begins: shards own contiguous ranges of nearly equal size."""
     return tuple(group * shards // groups for group in range(groups))
+
+
+def rebalanced(owners: Owners, shards: int) -> Owners:
+    """The same for another number of shards, with as few groups in other hands as can be."""
+    owned: list[list[int]] = [[] for _ in range(shards)]
+    spare: list[int] = []
+    for group, owner in enumerate(owners):
+        (owned[owner] if owner < shards else spare).append(group)
+    share, larger = divmod(len(owners), shards)
+    by_size = sorted(range(shards), key=lambda shard: -len(owned[shard]))
+    shares = {shard: share + (place < larger) for place, shard in enumerate(by_size)}
+    for shard, groups in enumerate(owned):
+        spare += groups[shares[shard] :]
+        del groups[shares[shard] :]
+    target = list(owners)
+    spare.sort(reverse=True)
+    for shard, groups in enumerate(owned):
+        for _ in range(shares[shard] - len(groups)):
+            target[spare.pop()] = shard
+    return tuple(target)

@@ -11,6 +11,7 @@ from cluster.core.poison import NO_POISON, Poison
 from cluster.core.watermark import SliceTimes, Watermark
 from rules.rule import Match, RuleError
 from rules.state import Row
+from rules.windows import WindowRow
 
 Format = Literal["jsonl", "records", "parquet"]
 Compression = Literal["gzip", "zstd"] | None
@@ -236,6 +237,16 @@ class Counts:
             self.rules.setdefault(rule_id, RuleCounts()).add(counts)
 
 
+class Blob(NamedTuple):
+    """A snapshot in the store, and the key groups of which its rows count: those that its shard has owned ever since.
+
+    Of a group that moved away since, or came back, later blobs hold all there is.
+    """
+
+    name: str
+    groups: frozenset[int]
+
+
 # --- messages to a shard -----------------------------------------------------------------------------------------
 
 
@@ -246,9 +257,17 @@ class Started:
     epoch: int
     """The last epoch whose effects the blobs hold; 0 for a new job."""
     watermark: Watermark
-    blobs: tuple[str, ...]
+    blobs: tuple[Blob, ...]
     owners: Owners
     """Who owns what at the end of that epoch."""
+    poison: Poison = NO_POISON
+    """What is not to be evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The shard takes part in a running job from the next cut on that it hears of; there is nothing for it to restore."""
+
     poison: Poison = NO_POISON
     """What is not to be evaluated."""
 
@@ -273,6 +292,20 @@ class EpochCut:
     """Who owns what in it, from routing to grouping. Only a cut changes that."""
     base: bool = False
     """With a checkpoint: one that rests on no earlier snapshot, for the store has lost some."""
+    target: Owners | None = None
+    """Who will own what after some more cuts."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsMoved:
+    """What the receiver owns from this epoch on and the sender owned before it: all of these groups' keys and windows."""
+
+    epoch: int
+    sender: int
+    watermark: Watermark
+    """W at the epoch's start: a shard that joins knows no other."""
+    keys: list[Row]
+    windows: list[WindowRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +453,13 @@ class StateTold:
 
 
 @dataclass(frozen=True, slots=True)
+class RescaleRequested:
+    """Somebody asked for another number of shards. Those that are new run already and can be reached by all."""
+
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourceGrew:
     """A spooled partition has more complete lines (stdin), or has ended."""
 
@@ -466,6 +506,8 @@ class EpochGrouped:
     counts: Counts
     keys: int = 0
     """How many keys the shard stores."""
+    sorted_out: bool = True
+    """It can give away what the cut's target wants it to."""
     matches: list[Output] = field(default_factory=list)
     alerts: list[AlertOutput] = field(default_factory=list)
     errors: list[Output] = field(default_factory=list)
@@ -478,7 +520,7 @@ class SnapshotAdded:
 
     epoch: int
     shard: int
-    chain: tuple[str, ...]
+    chain: tuple[Blob, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,11 @@ Where any shard deferred an evaluation, the epoch's leader runs the serial lane 
     KeysLent        from every shard that was asked            -> a pass; KeysAsked again, or LaneRan to every shard
     LaneRan                                                    -> take the outcome over, group e
 
+A key group that moves with e (ownership.py) is on its way between the two epochs:
+
+    EpochCut        and e-1 grouped, on its owner up to e-1    -> GroupsMoved to its owner from e on
+    GroupsMoved     from every shard that gives groups away    -> execute e, if all else is there
+
 Reading runs ahead of executing by as many epochs as the coordinator cuts. Pure: no clock, no store, no threads.
 """
 
@@ -23,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.core import records, snapshot
+from cluster.core.census import Census
 from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import InvariantBroken, require
 from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, event_id_of
@@ -31,6 +37,7 @@ from cluster.core.keygroups import Owners, key_grouping, window_group
 from cluster.core.lane import Lane
 from cluster.core.messages import (
     AlertOutput,
+    Blob,
     BlobsLoaded,
     CheckpointCommitted,
     Counts,
@@ -40,6 +47,8 @@ from cluster.core.messages import (
     EventsRouted,
     FoundError,
     FoundMatch,
+    GroupsMoved,
+    Joined,
     JoinedEvaluation,
     KeysAsked,
     KeysLent,
@@ -68,7 +77,7 @@ from cluster.core.messages import (
     Task,
     TimeKnown,
 )
-from cluster.core.poison import NOTHING, OFFSET, ORDINAL, SUB, Cells, Place, Suspect, begin_run, unwatched
+from cluster.core.poison import NOTHING, OFFSET, ORDINAL, SUB, Cells, Place, Poison, Suspect, begin_run, unwatched
 from cluster.core.watermark import NEVER_S, Watermark
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
@@ -77,6 +86,8 @@ from rules.pack import Pack
 from rules.rule import Outcome, Rule
 from rules.state import Row, State
 from rules.windows import Policy
+
+_NEW = Watermark()
 
 _FREED_PER_EPOCH = 5_000
 """How many keys an epoch looks at for expiry: some 0.5 ms, so that freeing never pauses a shard for the size of its state."""
@@ -103,6 +114,8 @@ class ShardConfig:
     """Probe only the rules whose guard an event meets; off, results are the same (errors apart), and slower."""
     use_prefilter: bool = True
     """Do not parse lines that no rule can match; off, dead letters are complete, and all is slower."""
+    sorted_keys: int = 40_000
+    """How many keys an epoch sorts while a rescale is prepared: some 20 ms."""
 
 
 class _Lender:
@@ -141,6 +154,11 @@ class _Epoch:
     ingested: dict[int, IngestedSlice] = field(default_factory=dict)
     waiting: dict[int, Records] = field(default_factory=dict)
     """Own slices that wait for TimeKnown."""
+    gives: dict[int, list[int]] = field(default_factory=dict)
+    """Shard -> the groups that it is to have of this one; without any, it joins, and hears of W."""
+    takes: frozenset[int] = frozenset()
+    """The shards whose GroupsMoved it waits for."""
+    moved: dict[int, GroupsMoved] = field(default_factory=dict)
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
     rule_sets: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Ordinals that an event was executed by -> how many events."""
@@ -166,7 +184,19 @@ class _Epoch:
     """Captured when it is resolved, in an epoch with a checkpoint."""
     delta: bool = False
     """`keys` holds only what changed since the snapshot before."""
+    sorted_out: bool = True
+    """The shard can give away what the cut's target wants it to."""
     counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A snapshot in the store, or on its way there."""
+
+    name: str
+    groups: set[int]
+    """Those that its rows count of."""
+    size_bytes: int = 0
 
 
 class Shard:
@@ -208,6 +238,14 @@ class Shard:
         )
         self._owners: Owners = ()
         """Who owns what in the epoch that was executed last."""
+        self._cut_owners: Owners = ()
+        """The same of the epoch that was cut last."""
+        self._cut_shards: int | None = None
+        """How many have a part in it; None before the first."""
+        self._joins = False
+        """The next cut is its first, in the middle of a run."""
+        self._census: Census | None = None
+        """While a rescale wants groups of this shard."""
         self._group_of = key_grouping(config.key_groups)
         self._hold(kept or Kept(State(config.max_value_bytes)))
         self._epochs: dict[int, _Epoch] = {}
@@ -215,18 +253,22 @@ class Shard:
         self._grouped = 0
         self._watermark = Watermark()
         self._asked: list[StateAsked] = []
-        self._blobs: tuple[str, ...] = ()
-        """What it was started from."""
-        self._chain: list[tuple[str, int]] = []
-        """(name, size in bytes) of the base and the deltas that hold this shard's key groups."""
+        self._chain: list[_Stored] = []
+        """The base and the deltas that hold this shard's key groups."""
+        self._storing: dict[int, tuple[Blob, ...]] = {}
+        """Epoch -> the chain as it was then, while the last of it is on its way to the store."""
+        self._start: Started | None = None
+        """While it reads what it starts from."""
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             Started: self._started,
+            Joined: self._joined,
             BlobsLoaded: self._restore,
             CheckpointCommitted: self._checkpoint_committed,
             EpochCut: self._cut,
             SliceRead: self._read,
             TimeKnown: self._time_known,
             EventsRouted: self._events_routed,
+            GroupsMoved: self._groups_moved,
             EpochExecuted: self._epoch_executed,
             KeysAsked: self._keys_asked,
             KeysLent: self._keys_lent,
@@ -249,49 +291,89 @@ class Shard:
         require(not self._epochs and self._executed == 0, "a shard is started once")
         self._executed = self._grouped = message.epoch
         self._watermark = message.watermark
-        self._owners = message.owners
-        self._ingest.poison(message.poison)
-        self._suspects = message.poison.suspects
-        if self.kept.roll_back(message.epoch, message.blobs, self._owned_groups()):
+        self._owners = self._cut_owners = message.owners
+        self._shun(message.poison)
+        if self.kept.roll_back(message.epoch, _names(message.blobs), self._owned(message.owners)):
             return [Send(COORDINATOR, ShardRestored(self._config.shard))]
         self._hold(Kept(State(self._config.max_value_bytes)))
-        self._blobs = message.blobs
-        return [LoadBlobs(message.blobs)]
+        self._start = message
+        return [LoadBlobs(_names(self._blobs_here(message)))]
+
+    def _blobs_here(self, message: Started) -> tuple[Blob, ...]:
+        """Those that hold anything of this shard."""
+        own = self._owned(message.owners)
+        return tuple(blob for blob in message.blobs if not own.isdisjoint(blob.groups))
 
     def _hold(self, kept: Kept) -> None:
         self.kept = kept
         self.state = kept.state
         self.windows = kept.windows
+        self.state.new_keys = self.windows.new_keys = None
         self._alone = Evaluation(self.state)
         self._among_others = Evaluation(self.state, self._owns)
 
-    def _owned_groups(self) -> frozenset[int]:
-        return frozenset(group for group, owner in enumerate(self._owners) if owner == self._config.shard)
-
     def _restore(self, message: BlobsLoaded) -> list[Effect]:
-        for blob in message.blobs:
-            keys, windows = snapshot.decode(blob)
+        start = self._start
+        assert start is not None
+        own = self._owned(start.owners)
+        for blob, data in zip(self._blobs_here(start), message.blobs, strict=True):
+            counted = own & blob.groups
+            keys, windows = snapshot.decode(data)
             for row in keys:
-                if self._owns(row.key):
+                if self._group_of(row.key) in counted:
                     self.state.restore(row)
             for window in windows:
-                group = window_group(window.rule_id, window.dedup, self._config.key_groups)
-                if self._owners[group] == self._config.shard:
+                if window_group(window.rule_id, window.dedup, self._config.key_groups) in counted:
                     self.windows.restore(window)
-        self.kept.started(self._executed, self._blobs, self._owned_groups())
+        self.kept.started(start.epoch, _names(start.blobs), own)
+        self._start = None
         return [Send(COORDINATOR, ShardRestored(self._config.shard))]
+
+    def _joined(self, message: Joined) -> list[Effect]:
+        require(self._cut_shards is None, "a shard joins once")
+        self._joins = True
+        self._shun(message.poison)
+        return [Send(COORDINATOR, ShardRestored(self._config.shard))]
+
+    def _shun(self, poison: Poison) -> None:
+        self._ingest.poison(poison)
+        self._suspects = poison.suspects
+
+    def _owned(self, owners: Owners) -> frozenset[int]:
+        """The groups that this shard has by a table."""
+        return frozenset(group for group, owner in enumerate(owners) if owner == self._config.shard)
 
     # --- ingest --------------------------------------------------------------------------------------------------
 
     def _cut(self, message: EpochCut) -> list[Effect]:
         epoch = self._epochs.setdefault(message.epoch, _Epoch())
         require(epoch.cut is None, f"epoch {message.epoch} was cut twice")
+        self._plan_moves(message, epoch)
         require(message.epoch > self._executed, f"epoch {message.epoch} was executed before it was cut")
         epoch.cut = message
         own = self._own_tasks(message)
         if not own:
             return self._route(message.epoch, epoch)
-        return [ReadSlice(message.epoch, task.number, task.slice) for task in own]
+        reads = [ReadSlice(message.epoch, task.number, task.slice) for task in own]
+        return [*self._give(self._epochs.get(self._executed + 1)), *reads]
+
+    def _plan_moves(self, cut: EpochCut, epoch: _Epoch) -> None:
+        """What this shard gives away and takes with an epoch."""
+        own, before = self._config.shard, self._cut_owners
+        if self._joins:
+            self._joins = False
+            self._executed = self._grouped = cut.epoch - 1
+            epoch.takes = frozenset({0})
+        elif cut.owners != before:
+            for group, (owner, to) in enumerate(zip(before, cut.owners, strict=True)):
+                if owner != to and owner == own:
+                    epoch.gives.setdefault(to, []).append(group)
+            epoch.takes = frozenset(
+                owner for owner, to in zip(before, cut.owners, strict=True) if owner != to and to == own
+            )
+        if own == 0 and self._cut_shards is not None:
+            epoch.gives.update((shard, []) for shard in range(self._cut_shards, cut.shards))
+        self._cut_owners, self._cut_shards = cut.owners, cut.shards
 
     def _own_tasks(self, cut: EpochCut) -> list[Task]:
         return [task for task in cut.tasks if task.shard == self._config.shard]
@@ -357,18 +439,81 @@ class Shard:
         return self._advance_execute()
 
     def _advance_execute(self) -> list[Effect]:
-        """Execute the next epoch, once its events are here and the one before it is resolved."""
+        """Execute the next epoch, once its events and groups are here and the one before it is resolved."""
         epoch = self._epochs.get(self._executed + 1)
-        if epoch is None or epoch.cut is None or len(epoch.routed) < epoch.cut.shards or self._grouped < self._executed:
+        if epoch is None or epoch.cut is None or self._grouped < self._executed:
             return []
+        effects = self._give(epoch)
+        if len(epoch.routed) < epoch.cut.shards or len(epoch.moved) < len(epoch.takes):
+            return effects
         self._executed += 1
-        return self._execute(self._executed, epoch)
+        self._take(epoch)
+        return effects + self._execute(self._executed, epoch)
+
+    # --- groups that move ----------------------------------------------------------------------------------------
+
+    def _give(self, epoch: _Epoch | None) -> list[Effect]:
+        """Send off what moves with an epoch, once the one before it is resolved: others wait for it."""
+        if epoch is None or epoch.cut is None or self._grouped < self._executed:
+            return []
+        effects: list[Effect] = []
+        for to, groups in sorted(epoch.gives.items()):
+            keys, windows = ([], []) if self._census is None else self._census.take(groups)
+            require(not groups or self._census is not None, f"groups {groups} move, and nobody knows their keys")
+            rows, window_rows = self.state.give_away(keys), self.windows.give_away(windows)
+            moved = GroupsMoved(epoch.cut.epoch, self._config.shard, self._watermark, rows, window_rows)
+            effects.append(Send(to, moved))
+            self._count_no_more(groups)
+        if any(epoch.gives.values()):
+            self.kept.moved()
+        epoch.gives = {}
+        return effects
+
+    def _count_no_more(self, groups: Iterable[int]) -> None:
+        """Rows of these groups in the snapshots so far are of the past, also where the groups come back one day."""
+        for stored in self._chain:
+            stored.groups.difference_update(groups)
+        self._chain = [stored for stored in self._chain if stored.groups]
+
+    def _groups_moved(self, message: GroupsMoved) -> list[Effect]:
+        epoch = self._epochs.setdefault(message.epoch, _Epoch())
+        require(message.sender not in epoch.moved, f"shard {message.sender} gave groups away twice")
+        epoch.moved[message.sender] = message
+        return self._advance_execute()
+
+    def _take(self, epoch: _Epoch) -> None:
+        """Have what moves here with an epoch. The next snapshot holds all of it: those of its former shard count no more."""
+        for sender, moved in sorted(epoch.moved.items()):
+            require(sender in epoch.takes, f"shard {sender} gave groups away unasked")
+            require(self._watermark in (_NEW, moved.watermark), "shards disagree on the watermark of groups that move")
+            self._watermark = moved.watermark
+            for row in moved.keys:
+                self.state.put(row)
+            for window in moved.windows:
+                self.windows.put(window)
+        if epoch.moved:
+            self.kept.moved()
+        epoch.moved = {}
+
+    def _sort_out(self, cut: EpochCut) -> bool:
+        """Be ready to give away what the target of a rescale wants of this shard; whether it is."""
+        if self._census is not None and self._census.target != cut.target:
+            self._census.close()
+            self._census = None
+        if cut.target is None:
+            return True
+        if self._census is None:
+            leaving = self._owned(cut.owners) - self._owned(cut.target)
+            if not leaving:
+                return True
+            self._census = Census(cut.target, leaving, self.state, self.windows)
+        self._census.advance(self._config.sorted_keys)
+        return self._census.done
 
     def _execute(self, number: int, epoch: _Epoch) -> list[Effect]:
         assert epoch.cut is not None
-        if epoch.cut.owners != self._owners:
-            self._owners = epoch.cut.owners
-            self.kept.moved()
+        self._owners = epoch.cut.owners
+        epoch.sorted_out = self._sort_out(epoch.cut)
         epoch.horizon_s = self._watermark.w_s - self._config.lateness_s
         self.state.free(epoch.horizon_s, _FREED_PER_EPOCH)
         self.state.begin_epoch(images=epoch.cut.shards > 1)
@@ -665,6 +810,7 @@ class Shard:
             epoch.watermark,
             epoch.counts,
             len(self.state),
+            epoch.sorted_out,
             matches,
             alerts,
             [Output(e.order, e.position, records.error_record(e)) for e in sorted(epoch.errors, key=lambda e: e.order)],
@@ -727,7 +873,7 @@ class Shard:
 
     def _delta(self) -> bool:
         """A delta will do as long as the deltas together are smaller than the base they change."""
-        sizes = [size for _, size in self._chain]
+        sizes = [stored.size_bytes for stored in self._chain]
         return bool(sizes) and sum(sizes[1:]) <= sizes[0]
 
     def _capture_keys(self, delta: bool) -> list[Row]:
@@ -743,17 +889,26 @@ class Shard:
         name = f"{self._config.fence:08d}-{number:010d}-{self._config.shard:04d}-{self._config.owner}-{kind}"
         if not delta:
             self._chain = []
-        self.kept.captured(number, self._owned_groups())
+        self._chain.append(_Stored(name, set(self._owned(self._owners))))
+        # As it is now: by the time it is stored, groups may have moved, of which the rows in it count in this epoch.
+        self._storing[number] = tuple(Blob(stored.name, frozenset(stored.groups)) for stored in self._chain)
+        self.kept.captured(number, self._owned(self._owners))
         return StoreSnapshot(number, self._config.shard, name, keys, windows)
 
     def _snapshot_stored(self, message: SnapshotStored) -> list[Effect]:
-        self._chain.append((message.name, message.size_bytes))
-        chain = tuple(name for name, _ in self._chain)
-        self.kept.stored(message.epoch, chain)
+        chain = self._storing.pop(message.epoch, None)
+        if chain is None:
+            reason = "the snapshot that it changes was not stored"
+            return [Send(COORDINATOR, SnapshotFailed(message.epoch, self._config.shard, reason))]
+        for stored in self._chain:
+            if stored.name == message.name:
+                stored.size_bytes = message.size_bytes
+        self.kept.stored(message.epoch, _names(chain))
         return [Send(COORDINATOR, SnapshotAdded(message.epoch, self._config.shard, chain))]
 
     def _snapshot_failed(self, message: SnapshotFailed) -> list[Effect]:
         self._chain = []  # what the lost snapshot held is no longer dirty: only a new base is whole
+        self._storing = {}
         return [Send(COORDINATOR, message)]
 
     def _checkpoint_committed(self, message: CheckpointCommitted) -> list[Effect]:
@@ -780,3 +935,7 @@ class Shard:
 def _holds(part: Slice, place: Place) -> bool:
     partition, offset, _ = place
     return part.partition == partition and part.start <= offset and (part.stop is None or offset < part.stop)
+
+
+def _names(blobs: Iterable[Blob]) -> tuple[str, ...]:
+    return tuple(blob.name for blob in blobs)

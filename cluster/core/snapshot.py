@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -17,15 +17,23 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from cluster.core.errors import CorruptSnapshot, LaterFormat
+from cluster.core.keygroups import key_grouping
+from cluster.core.messages import Blob
 from rules.state import Row
 from rules.windows import WindowRow
 
-FORMAT = 1
-"""Format version of blobs and manifests. Later code restores every earlier format."""
+FORMAT = 2
+"""Format version of manifests. Later code restores every earlier format.
 
-_MAGIC = b"CSB1"
+1  the first
+2  `groups`: of each blob the key groups of which its rows count; `owners`: who owned which group
+"""
+
+BLOB_FORMAT = 1
+"""Format version of blobs, the last byte of their magic."""
+
+_MAGIC = b"CSB%d" % BLOB_FORMAT
 _HEAD = struct.Struct("<4sI")
-_LATER = f"this version reads {FORMAT}: run the version that wrote it, or start over with --fresh"
 
 _SCHEMA = pa.schema(
     [
@@ -71,7 +79,7 @@ def check(blob: bytes) -> memoryview:
     if zlib.crc32(body) != crc:
         raise CorruptSnapshot("it fails its checksum")
     if magic != _MAGIC:
-        raise LaterFormat(f"a snapshot has format {magic[3:].decode('latin-1')}, {_LATER}")
+        raise LaterFormat(f"a snapshot has format {magic[3:].decode('latin-1')}, {_later(BLOB_FORMAT)}")
     return body
 
 
@@ -104,6 +112,45 @@ def decode_manifest(data: bytes) -> dict[str, Any]:
     if zlib.crc32(body) != crc:
         raise CorruptSnapshot("the manifest fails its checksum")
     manifest: dict[str, Any] = msgspec.json.decode(body)
-    if manifest.get("format") != FORMAT:
-        raise LaterFormat(f"the manifest has format {manifest.get('format')}, {_LATER}")
+    if manifest.get("format") not in range(1, FORMAT + 1):
+        raise LaterFormat(f"the manifest has format {manifest.get('format')}, {_later(FORMAT)}")
     return manifest
+
+
+def blobs_of(manifest: dict[str, Any]) -> tuple[Blob, ...]:
+    """The blobs that a manifest names, in the order in which they are restored."""
+    groups = manifest.get("groups", {})
+    whole = [0, manifest["key_groups"]]
+    return tuple(Blob(name, _groups(groups.get(name, whole))) for name in manifest["blobs"])
+
+
+def blobs_record(blobs: Sequence[Blob]) -> dict[str, Any]:
+    """The inverse of blobs_of."""
+    return {"blobs": [blob.name for blob in blobs], "groups": {blob.name: _bounds(blob.groups) for blob in blobs}}
+
+
+def rows_of(manifest: dict[str, Any], get_blob: Callable[[str], bytes]) -> list[Row]:
+    """The keys that a checkpoint holds, in their order; not those that can be read no more."""
+    rows: dict[str, Row] = {}
+    key_group = key_grouping(manifest["key_groups"])
+    for blob in blobs_of(manifest):
+        for row in decode(get_blob(blob.name))[0]:
+            if key_group(row.key) in blob.groups:
+                rows[row.key] = row
+    horizon_s = float("-inf") if manifest["w_s"] is None else manifest["w_s"] - manifest["lateness_s"]
+    return [row for _, row in sorted(rows.items()) if row.expiry_s is not None and row.expiry_s > horizon_s]
+
+
+def _later(known: int) -> str:
+    return f"this version reads up to {known}: run the version that wrote it, or start over with --fresh"
+
+
+def _bounds(groups: Collection[int]) -> list[int]:
+    """Groups as ranges, [start, stop, start, stop ...]: nearly always one."""
+    starts = {group for group in groups if group - 1 not in groups}
+    stops = {group + 1 for group in groups if group + 1 not in groups}
+    return sorted(starts | stops)
+
+
+def _groups(bounds: list[int]) -> frozenset[int]:
+    return frozenset(group for start, stop in zip(bounds[::2], bounds[1::2], strict=True) for group in range(start, stop))

@@ -22,6 +22,7 @@ from cluster.core.errors import InvariantBroken
 from cluster.core.keygroups import balanced
 from cluster.core.messages import (
     AlertOutput,
+    Blob,
     Counts,
     EpochCut,
     EpochGrouped,
@@ -47,6 +48,9 @@ from cluster.core.messages import (
 )
 from cluster.core.watermark import Watermark
 from rules.state import Row
+
+ALL = frozenset(range(256))
+BLOB = Blob("b", ALL)
 
 
 def partition(index: int = 0, size_bytes: int = 10_000, **other: Any) -> Partition:
@@ -110,10 +114,10 @@ def one() -> Iterator[Driven]:
 
 
 def test_every_shard_is_told_where_the_job_stands_before_anything_is_cut() -> None:
-    driven = Driven(partition(), shards=2, progress=Progress(epoch=9, start=500, blobs=("b",)))
+    driven = Driven(partition(), shards=2, progress=Progress(epoch=9, start=500, blobs=(BLOB,)))
 
     assert driven.machine.start() == [
-        Send(shard, Started(9, Watermark(), ("b",), balanced(2, 256))) for shard in (0, 1)
+        Send(shard, Started(9, Watermark(), (BLOB,), balanced(2, 256))) for shard in (0, 1)
     ]
     assert driven.tell(ShardRestored(0)) == []
     assert cuts(driven.tell(ShardRestored(1)))[0].epoch == 10
@@ -211,7 +215,7 @@ def finish_all(driven: Driven, effects: list[Effect]) -> list[Effect]:
             effects += driven.finish_epoch(cut.epoch)
             if cut.checkpoint:
                 for shard in range(driven.shards):
-                    effects += driven.tell(SnapshotAdded(cut.epoch, shard, (f"blob-{shard}",)))
+                    effects += driven.tell(SnapshotAdded(cut.epoch, shard, (Blob(f"blob-{shard}", ALL),)))
         if isinstance(effect, CommitManifest):
             effects += driven.tell(ManifestCommitted(effect.epoch))
     return seen
@@ -279,7 +283,7 @@ def test_the_last_checkpoint_is_tried_again_and_then_given_up_with_its_reason() 
     finish: list[Effect] = []
     while driven.machine.phase is not Phase.FINISHED:
         driven.finish_epoch(last.epoch)
-        commits = driven.tell(SnapshotAdded(last.epoch, 0, ("b",)))
+        commits = driven.tell(SnapshotAdded(last.epoch, 0, (BLOB,)))
         assert isinstance(commits[0], CommitManifest)
         finish = driven.tell(ManifestFailed(last.epoch, "down"))
         now_s += 10.0

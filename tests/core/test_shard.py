@@ -17,6 +17,7 @@ from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send
 from cluster.core.errors import CorruptSnapshot, InvariantBroken
 from cluster.core.keygroups import balanced
 from cluster.core.messages import (
+    Blob,
     BlobsLoaded,
     EpochCut,
     EpochExecuted,
@@ -131,7 +132,7 @@ class Cluster:
                 return [(shard, SnapshotStored(effect.epoch, shard, effect.name, len(self.blobs[effect.name])))]
         return []
 
-    def start(self, epoch: int = 0, watermark: Watermark = START, blobs: Sequence[str] = ()) -> None:
+    def start(self, epoch: int = 0, watermark: Watermark = START, blobs: Sequence[Blob] = ()) -> None:
         self.epoch = epoch
         for shard in range(len(self.machines)):
             self.tell(shard, Started(epoch, watermark, tuple(blobs), balanced(len(self.machines), 64)))
@@ -222,7 +223,7 @@ def test_a_job_goes_on_from_its_snapshots_with_another_number_of_shards(
     first.start()
     first.play([records[:cut]], checkpoint=True)
     grouped = [m for m in first.sent if isinstance(m, EpochGrouped)][-1]
-    chains = [name for m in first.sent if isinstance(m, SnapshotAdded) for name in m.chain]
+    chains = [blob for m in first.sent if isinstance(m, SnapshotAdded) for blob in m.chain]
     second = Cluster(PACK, after)
     second.blobs = first.blobs
     second.start(first.epoch, grouped.watermark, chains)
@@ -421,7 +422,7 @@ def test_only_what_changed_goes_into_the_next_snapshot() -> None:
     assert (len(base.keys), base.name.endswith("base")) == (50, True)
     assert ([row.key for row in delta.keys], delta.name.endswith("delta")) == (["Count:u7"], True)
     added = [message for message in cluster.sent if isinstance(message, SnapshotAdded)]
-    assert added[-1].chain == (base.name, delta.name)
+    assert [blob.name for blob in added[-1].chain] == [base.name, delta.name]
 
 
 def test_a_slice_without_times_asks_for_the_time_before_it() -> None:

@@ -7,12 +7,13 @@ What is there is never written again, and later code must restore all of it (tes
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cluster.core import snapshot
 from cluster.core.coordinator import Progress, Totals, progress_record
-from cluster.core.messages import Counts, RuleCounts
+from cluster.core.messages import Blob, Counts, RuleCounts
 from cluster.core.watermark import Watermark
 from rules.state import Row
 from rules.windows import WindowRow
@@ -37,13 +38,17 @@ PROGRESS = Progress(
     start=4096,
     times_s={1: 1_700_000_001.25},
     watermark=Watermark(1_700_000_000.0, 1_700_000_001.25),
-    blobs=("00000002-0000000009-0000-base", "00000002-0000000017-0000-delta"),
+    blobs=(
+        Blob("00000002-0000000009-0000-base", frozenset({*range(100), 200})),
+        Blob("00000002-0000000017-0000-delta", frozenset(range(256))),
+    ),
+    owners=(0,) * 256,
     limiter={"Rule.A": (1_700_000_000.0, 999)},
     totals=Totals(
         Counts(10, 4, 6, 5, 1, {"Rule.A": RuleCounts(5, 1, 2, 0.25)}), 3, 1, 0, 2, epochs=17, checkpoints=2
     ),
 )
-PARTITIONS = [
+PARTITIONS: list[dict[str, Any]] = [
     {
         "path": "/logs/a.jsonl.gz", "format": "jsonl", "compression": "gzip", "size_bytes": 1000, "mtime_ns": 1,
         "head_digest": "00ff", "rows": None, "log_type": "AWS.CloudTrail", "first_time_s": 1_699_999_999.0,
@@ -69,8 +74,12 @@ MANIFEST: dict[str, Any] = {
 
 
 def main() -> None:
-    for kind, data in (("blob", snapshot.encode(KEYS, WINDOWS)), ("manifest", snapshot.encode_manifest(MANIFEST))):
-        with (HERE / f"{kind}-{snapshot.FORMAT}").open("xb") as file:
+    made = {
+        f"blob-{snapshot.BLOB_FORMAT}": snapshot.encode(KEYS, WINDOWS),
+        f"manifest-{snapshot.FORMAT}": snapshot.encode_manifest(MANIFEST),
+    }
+    for name, data in made.items():
+        with suppress(FileExistsError), (HERE / name).open("xb") as file:
             file.write(data)
 
 

@@ -15,6 +15,7 @@ from cluster.core import coordinator, lane, shard, snapshot, watermark
 from cluster.core.coordinator import Coordinator
 from cluster.core.errors import CorruptSnapshot
 from cluster.core.kept import Kept
+from cluster.core.ownership import Ownership, Step
 from cluster.core.shard import Shard
 from cluster.runtime import job, sim
 from cluster.runtime.sim import disk
@@ -72,6 +73,7 @@ def test_the_runs_use_what_they_are_to_test() -> None:
     assert sum(world.lane > 0 for world in worlds) > 10
     assert sum(world.rolled_back > 0 for world in worlds) > 10
     assert sum(world.damaged > 0 for world in worlds) > 2
+    assert sum(world.rescales > 0 for world in worlds) > 5
 
 
 # --- deliberate bugs ---------------------------------------------------------------------------------------------
@@ -121,6 +123,40 @@ def _late_rows(_: Any) -> Any:
 
 def _no_tail(_: Any) -> Any:
     return lambda self, records: records
+
+
+def _clean_rows(_: Any) -> Any:
+    def take(self: Shard, epoch: Any) -> None:
+        for moved in epoch.moved.values():
+            self._watermark = moved.watermark
+            for row in moved.keys:
+                self.state.restore(row)
+            for window in moved.windows:
+                self.windows.restore(window)
+
+    return take
+
+
+def _waiting_for_nobody(original: Any) -> Any:
+    def plan(self: Shard, cut: Any, epoch: Any) -> None:
+        original(self, cut, epoch)
+        if epoch.takes != {0}:
+            epoch.takes = frozenset()
+
+    return plan
+
+
+def _gone_at_once(original: Any) -> Any:
+    def prepare(self: Ownership, number: int) -> None:
+        original(self, number)
+        if self._step is Step.LEAVING:
+            self._step = Step.SETTLED
+
+    return prepare
+
+
+def _without_new(_: Any) -> Any:
+    return lambda self, key: self._visits.append(key)
 
 
 def _impatient(_: Any) -> Any:
@@ -203,6 +239,16 @@ BUGS: dict[str, Patch] = {
     "images are dropped before the commit": _replaced(Kept, "captured", lambda original: _settled_at_once(original)),
     "a survivor goes back to whatever it can": _replaced(Kept, "roll_back", lambda original: _blindly(original)),
     "messages of an old life are accepted": _replaced(job, "is_of_life", lambda _: lambda message, life: True),
+    "windows stay where their group was": _replaced(
+        Windows, "give_away", lambda original: lambda self, keys: original(self, keys)[:0]
+    ),
+    "the new owner does not wait for its groups": _replaced(Shard, "_plan_moves", _waiting_for_nobody),
+    "what moved is not in the next snapshot": _replaced(Shard, "_take", _clean_rows),
+    "rows count again when their group comes back": _replaced(
+        Shard, "_count_no_more", lambda _: lambda self, groups: None
+    ),
+    "keys that are new since the census stay": _replaced(State, "_add", _without_new),
+    "shards that leave are gone before they are through": _replaced(Ownership, "prepare", _gone_at_once),
     "an epoch is delivered before all have grouped it": _replaced(
         Coordinator, "_epoch_grouped", lambda original: _delivered_early(original)
     ),

@@ -45,13 +45,16 @@ def _one(seed: int) -> int:
         traceback.print_exc(file=sys.stdout)
         print(f"seed {seed} fails: countersign-sim {seed}")
         return 1
-    print(f"seed {seed}: as promised, after {world.lives} lives; {world.lane} evaluations of the last in the lane")
+    print(
+        f"seed {seed}: as promised, after {world.lives} lives and {world.rescales} rescales of running ones; "
+        f"{world.lane} evaluations of the last in the lane"
+    )
     return 0
 
 
 def _many(seeds: range) -> int:
     began_s = time.monotonic()
-    failed = lives = lane = rolled_back = 0
+    failed = lives = rescales = lane = rolled_back = 0
     for number, seed in enumerate(seeds, 1):
         world = World(seed)
         try:
@@ -60,12 +63,13 @@ def _many(seeds: range) -> int:
             failed += 1
             print(f"seed {seed} fails: {type(error).__name__}: {str(error)[:300]}: countersign-sim {seed}", flush=True)
         lives += world.lives
+        rescales += world.rescales
         lane += world.lane
         rolled_back += world.rolled_back
         if sys.stderr.isatty() and number % 20 == 0:
             print(f"\r{number} of {len(seeds)} seeds, {failed} failed", end="", file=sys.stderr, flush=True)
     took_s = time.monotonic() - began_s
-    done = f"{lives} lives, {rolled_back} shards rolled back, {lane} evaluations in lanes"
+    done = f"{lives} lives, {rescales} rescales, {rolled_back} shards rolled back, {lane} evaluations in lanes"
     print(f"{len(seeds)} seeds in {took_s:.0f} s, {done}: {failed} failed")
     return 1 if failed else 0
 

@@ -38,6 +38,7 @@ from cluster.core.messages import (
     ManifestCommitted,
     ManifestFailed,
     Message,
+    RescaleRequested,
     SliceIngested,
     SliceRead,
     SnapshotFailed,
@@ -76,6 +77,8 @@ class Options:
     epoch_events: int
     checkpoint_interval_s: float
     index: bool
+    moved_keys: int
+    rescale_rate: float
     safety_steps: int
     fault_rate: float
     survivors: float
@@ -97,6 +100,8 @@ def draw_options(rng: random.Random) -> Options:
         rng.choice([1, 2, 5, 20, 100, 500]),
         rng.choice([0.0, 0.0, 0.0, 0.5, 3.0, 1000.0]),
         rng.random() < 0.5,
+        rng.choice([1, 20, 16_000]),
+        rng.choice([0.0, 0.0, 0.005, 0.05]),
         rng.choice([0, 100, 400, 1000]),
         rng.choice([0.0, 0.01, 0.05, 0.1]),
         rng.choice([0.0, 0.5, 1.0]),
@@ -163,6 +168,8 @@ class World:
         self._calm = False
         self._now_s = 0.0
         self._shards = self.options.shards
+        self._rescale_to: int | None = None
+        """Asked for, and not told to the coordinator."""
         self._covered: dict[int, list[tuple[int, int, int]]] = {}
         """epoch -> (partition, start, stop) of its slices, along the lives that led here"""
         self._told: list[str] = []
@@ -170,8 +177,7 @@ class World:
         """The next checkpoint will be spoiled as soon as there is another to go back to, be it after the last fault."""
         self.damaged = 0
         """How often the newest checkpoint was spoiled."""
-        self.lives = 0
-        self.hangs = 0
+        self.lives = self.hangs = self.rescales = 0
         self.lane = 0
         self.rolled_back = 0
         """Shards that went back to a checkpoint without reading it."""
@@ -237,6 +243,10 @@ class World:
         if self._rng.random() < 0.02 and life in self._zombies:
             self._zombies.remove(life)  # reaped
             return
+        if self._rng.random() < self.options.rescale_rate:
+            self._rescale_to = self._rng.randint(1, 6)
+        if self._rng.random() < 0.1:
+            self._rescale(self._life)
         choices = self._choices(life)
         if not choices or self._rng.random() < 0.1:
             self._now_s += 0.2
@@ -362,6 +372,7 @@ class World:
 
     def _drive(self) -> None:
         """Start the next life from the store alone."""
+        self._shards, self._rescale_to = self._rescale_to or self._shards, None
         try:
             token = self._store.acquire()
             known = newest_whole(self._store, "sim", self._told.append)
@@ -371,7 +382,7 @@ class World:
                 progress = replace(progress, poison=progress.poison.after(rule_id, self._hang))
             life = self._born(token, progress)
             manifest = snapshot.encode_manifest(life.coordinator.manifest(progress, progress.blobs))
-            self._store.commit(token, progress.epoch, manifest, progress.blobs)
+            self._store.commit(token, progress.epoch, manifest, tuple(blob.name for blob in progress.blobs))
         except Down:
             if self._rng.random() < 0.1:
                 self._store.down = False
@@ -398,6 +409,7 @@ class World:
             float(START_S),
             token[0],
             workload.lateness_s,
+            options.moved_keys,
         )
         coordinator = Coordinator(config, partitions, progress)
         shard = self._shard_config(token)
@@ -424,7 +436,32 @@ class World:
             str(token[1]),
             options.index,
             False,
+            2 * options.moved_keys,
         )
+
+    def _grow(self, life: Life, shards: int) -> None:
+        """Start shards until there are so many."""
+        for number in range(len(life.shards), shards):
+            cells = unwatched()
+            config = replace(self._shard_config(life.token), shard=number)
+            life.cells.append(cells)
+            life.shards.append(Shard(config, self._pack, self._log_types, cells=cells))
+            life.processes[number] = Process(number, life, cells)
+
+    def _rescale(self, life: Life) -> None:
+        """End shards that are not needed any more; then, where another number is asked for, go there."""
+        coordinator = life.processes[COORDINATOR]
+        if not coordinator.alive or coordinator.paused_until > self._step or life.coordinator.rescaling:
+            return
+        for number in range(life.coordinator.shards, len(life.shards)):
+            life.processes.pop(number).alive = False
+            life.channels = {ends: queue for ends, queue in life.channels.items() if number not in ends}
+        del life.shards[life.coordinator.shards :], life.cells[life.coordinator.shards :]
+        if self._rescale_to is not None:
+            self._shards, self._rescale_to = self._rescale_to, None
+            self._grow(life, self._shards)
+            self.rescales += 1
+            self._tell(life, COORDINATOR, RescaleRequested(self._shards))
 
     def _kept(self, name: int) -> Kept | None:
         """What a shard that is left of the life before holds."""
@@ -517,8 +554,9 @@ class World:
         shard = life.shards[name]
         config = replace(self._shard_config(life.token), shard=name)
         fresh = Shard(config, self._pack, self._log_types)
-        fresh.handle(started)
-        fresh.handle(BlobsLoaded(tuple(self._store.read_blob(blob) for blob in started.blobs)))
+        (load,) = fresh.handle(started)
+        assert isinstance(load, LoadBlobs)
+        fresh.handle(BlobsLoaded(tuple(self._store.read_blob(name) for name in load.names)))
         horizon_s = started.watermark.w_s - self.workload.lateness_s
         checkers.check_rolled_back(fresh, shard, horizon_s)
 
@@ -543,8 +581,7 @@ class World:
         self.lane = sum(counts.lane for counts in life.coordinator.totals.counts.rules.values())
 
     def _stored_rows(self) -> list[Any]:
-        """The keys of the last checkpoint: of each the newest row."""
+        """The keys of the last checkpoint."""
         manifest = newest_whole(self._store, "sim", self._told.append)
         assert manifest is not None
-        rows = {row.key: row for name in manifest["blobs"] for row in snapshot.decode(self._store.get_blob("sim", name))[0]}
-        return list(rows.values())
+        return snapshot.rows_of(manifest, lambda name: self._store.get_blob("sim", name))

@@ -1,0 +1,128 @@
+"""Ownership: who owns what in the epoch that is cut next, and the way of a running job to another number of shards.
+
+Steps of a rescale (each waits for the one above it):
+
+    JOINING   new shards are told of the job
+    SORTING   cuts name the target: who gives groups away sorts their keys, some thousand an epoch (census.py)
+    MOVING    every cut moves a few groups, until the target is reached
+    LEAVING   shards that own nothing have no part in the cuts any more; once nobody waits for them, they may go
+
+Only groups that move with an epoch wait for it; all others go on as ever.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cluster.core.errors import require
+from cluster.core.keygroups import Owners, rebalanced
+
+
+class Step(Enum):
+    SETTLED = "settled"
+    JOINING = "joining"
+    SORTING = "sorting"
+    MOVING = "moving"
+    LEAVING = "leaving"
+
+
+class Ownership:
+    """Who owns what, as the coordinator decides it."""
+
+    def __init__(self, owners: Owners, shards: int, moved_keys: int) -> None:
+        """`moved_keys` is about how many keys a shard gives away, or takes, with one epoch."""
+        self._moved_keys = moved_keys
+        self.owners = owners
+        """Of the epoch that is cut next."""
+        self.shards = shards
+        """How many have a part in it."""
+        self.target: Owners | None = None
+        """Where a rescale leads to."""
+        self._step = Step.SETTLED
+        self._wanted = shards
+        self._waiting: set[int] = set()
+        """JOINING: who has not answered. SORTING: who is not through."""
+        self._since = 0
+        """SORTING: the first epoch with the target. LEAVING: the first without those that leave."""
+        self._prepared = 0
+        """The epoch that all this is for."""
+        self._keys: dict[int, int] = {}
+        """Shard -> how many keys it held when it was last heard of."""
+
+    @property
+    def settled(self) -> bool:
+        return self._step is Step.SETTLED
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Only more epochs bring it further, be they empty."""
+        if self._step is Step.JOINING:
+            return not self._waiting
+        return self._step in (Step.SORTING, Step.MOVING)
+
+    def request(self, shards: int) -> range:
+        """Begin a rescale. Returns the shards that are new, whose answers are awaited."""
+        require(self.settled, "a rescale began before the one before it was over")
+        newcomers = range(self.shards, shards)
+        if shards != self.shards:
+            self._step, self._wanted, self._waiting = Step.JOINING, shards, set(newcomers)
+        return newcomers
+
+    def joined(self, shard: int) -> None:
+        require(self._step is Step.JOINING and shard in self._waiting, f"shard {shard} joined unasked")
+        self._waiting.discard(shard)
+
+    def prepare(self, number: int) -> None:
+        """Set `owners`, `shards` and `target` to what holds in the epoch that is cut next. Asked again, it stays with that."""
+        if number == self._prepared or self._waiting:
+            return
+        self._prepared = number
+        if self._step is Step.JOINING:
+            self._step, self._since = Step.SORTING, number
+            self.shards = max(self.shards, self._wanted)
+            self.target = rebalanced(self.owners, self._wanted)
+            moves = zip(self.owners, self.target, strict=True)
+            self._waiting = {owner for owner, to in moves if owner != to}
+        elif self._step in (Step.SORTING, Step.MOVING):
+            self._move(number)
+
+    def _move(self, number: int) -> None:
+        assert self.target is not None
+        self._step = Step.MOVING
+        if self.owners != self.target:
+            self.owners = _moved(self.owners, self.target, self._groups_at_once())
+            return
+        self._step = Step.LEAVING if self._wanted < self.shards else Step.SETTLED
+        self._since, self.shards, self.target = number, self._wanted, None
+
+    def _groups_at_once(self) -> int:
+        keys = sum(self._keys.values())
+        return max(1, self._moved_keys * len(self.owners) // max(keys, 1))
+
+    def grouped(self, number: int, shard: int, keys: int, *, sorted_out: bool) -> None:
+        """A shard has finished its part of an epoch."""
+        self._keys[shard] = keys
+        if self._step is Step.SORTING and number >= self._since and sorted_out:
+            self._waiting.discard(shard)
+
+    def let_go(self, awaited: int) -> None:
+        """Nobody waits for anything of an epoch before `awaited`: shards without a part in it may go."""
+        if self._step is Step.LEAVING and awaited > self._since:
+            self._step = Step.SETTLED
+            self._keys = {shard: keys for shard, keys in self._keys.items() if shard < self.shards}
+
+    def validate(self) -> None:
+        require(max(self.owners) < self.shards, "a shard that has no part in an epoch owns something in it")
+
+
+def _moved(owners: Owners, target: Owners, limit: int) -> Owners:
+    """`owners` a step nearer to `target`: no shard gives away or takes more than `limit` groups."""
+    given: dict[int, int] = {}
+    taken: dict[int, int] = {}
+    moved = list(owners)
+    for group, (owner, to) in enumerate(zip(owners, target, strict=True)):
+        if owner != to and given.get(owner, 0) < limit and taken.get(to, 0) < limit:
+            given[owner] = given.get(owner, 0) + 1
+            taken[to] = taken.get(to, 0) + 1
+            moved[group] = to
+    return tuple(moved)
