@@ -59,10 +59,11 @@ def reason_of(lint_id: str) -> str:
     return own[lint_id] if lint_id in own else LINTS[lint_id].reason
 
 
-def lint(files: Mapping[str, bytes], notes: Iterable[Finding] = ()) -> Report:
+def lint(files: Mapping[str, bytes], notes: Iterable[Finding] | None = None) -> Report:
     """Read a pack's files, which need not be valid, and say what is likely to go wrong.
 
     `notes` are findings of NO_GUARD, which only who has loaded the rules can know; they can be silenced like others.
+    None: nobody has looked.
     """
     analysis = Analysis(read_sources(files))
     found = {
@@ -72,7 +73,12 @@ def lint(files: Mapping[str, bytes], notes: Iterable[Finding] = ()) -> Report:
     }
     silences = read_silences(files)
     heard = [finding for finding in found.values() if not _is_silenced(finding, silences)]
-    heard_notes = tuple(note for note in sorted(notes, key=lambda note: note.place) if not _is_silenced(note, silences))
+    heard_notes = tuple(
+        note for note in sorted(notes or (), key=lambda note: note.place) if not _is_silenced(note, silences)
+    )
+    if notes is None:
+        for silence in silences:
+            silence.used.add(NO_GUARD)
     complaints = [finding for silence in silences for finding in _about(silence)]
     findings = sorted([*heard, *complaints], key=lambda finding: (finding.place, finding.id))
     return Report(tuple(findings), heard_notes, len(found) - len(heard), tuple(analysis.edges))
