@@ -80,6 +80,7 @@ class Finding:
     """Where that shows."""
 
 
+NEVER_TRUE = "it seems never to return True"
 _NOTHING_IN_COMMON = "its ways to match have no condition in common that can be looked up"
 
 
@@ -102,7 +103,7 @@ def analyse(world: World, function: Any) -> Finding:
     except RecursionError:
         return Finding(ALWAYS, "it is nested too deep to follow", place)
     if needed == NEVER:  # to leave it out would hide the errors of a rule that cannot be right
-        return Finding(ALWAYS, "it seems never to return True", place)
+        return Finding(ALWAYS, NEVER_TRUE, place)
     return Finding(needed, "")
 
 

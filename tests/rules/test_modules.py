@@ -136,7 +136,9 @@ def test_rules_may_define_their_functions_by_import() -> None:
     (rule,) = pack_of({"A": "from g import rule\nfrom g import shout as title\n"}, g=helper).rules
 
     assert title(rule) == "imported"
-    assert rule.guard is None
+    guard = rule.guard("L")
+    assert guard is not None
+    assert not guard
 
 
 def test_a_dataclass_in_a_global_finds_its_module() -> None:
