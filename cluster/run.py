@@ -62,6 +62,7 @@ class Runtime(Protocol):
 
     def poll(self, timeout_s: float) -> Status: ...
     def send(self, message: Message) -> None: ...
+    def rescale(self, shards: int) -> None: ...
     def abandon(self) -> None: ...
     def close(self) -> None: ...
 
@@ -458,6 +459,8 @@ class _Drive:
         self._shown = _Shown()
         self._barren = 0
         """Lives in a row that came to no checkpoint."""
+        self._rescale_to: int | None = None
+        """Asked for, and not begun: one at a time."""
 
     def run(self) -> Status:
         """Raises CannotRun."""
@@ -514,16 +517,30 @@ class _Drive:
                 told = True
                 display.note("stopping: one more checkpoint (again to stop at once)")
                 runtime.send(StopRequested())
+            if self._rescale_to is not None and not status.rescaling:
+                self._begin_rescale(self._rescale_to)
+                runtime.rescale(self.spec.shards)
             if self._spool is not None:
                 grown = _tell_growth(spec, self._spool, runtime, grown)
             if time.monotonic() - renewed_s >= _RENEW_S:
                 renewed_s = time.monotonic()
                 _renew(self._store, spec.fence, display)
 
+    def rescale(self, shards: int) -> None:
+        """Go to another number of shards, as soon as the rescale before is over; a crash on the way leads there as well."""
+        self._rescale_to = shards
+
+    def _begin_rescale(self, shards: int) -> None:
+        self._rescale_to = None
+        self.spec = replace(self.spec, shards=shards)
+        self._display.note(f"going to {shards} shards: what does not move goes on")
+
     def _start_again(self, lost: ProcessLost) -> Runtime:
         """The next life, from the store alone and under a token of its own. Raises CannotRun where that leads nowhere."""
         self._display.note(f"{lost}: going on from the last checkpoint")
         self._shown.restart()
+        self.spec = replace(self.spec, shards=self._rescale_to or self.spec.shards)
+        self._rescale_to = None
         while True:
             before = self.spec.progress.epoch
             self._take_over(suspect=isinstance(lost, CheckpointDamaged))
@@ -612,7 +629,7 @@ def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
         "epochs": totals.epochs,
         "checkpoints": totals.checkpoints,
         "restarts": drive.restarts,
-        "shards": spec.shards,
+        "shards": status.shards,
         "interrupted": status.interrupted,
         "lane": _lane(counts),
     }

@@ -115,6 +115,10 @@ class Status:
     """Records of the outputs that go to the terminal, and all alerts for the live display, since the last time."""
     interrupted: bool = False
     unsaved: str = ""
+    shards: int = 0
+    """How many take part in the epochs that are cut now."""
+    rescaling: bool = False
+    """It is on its way to another number of them; no further rescale may be asked for."""
     told: list[TellState] = field(default_factory=list)
     """Answers to StateWanted, since the last time."""
     failure: Failure | None = None

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from cluster.core.effects import COORDINATOR, Send
-from cluster.core.messages import Message, Ticked
+from cluster.core.messages import Message, RescaleRequested, Ticked
 from cluster.runtime.job import JobSpec, Status
 from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of
 
@@ -15,8 +15,9 @@ class LocalRuntime:
     """Carries messages between a coordinator and its shards in one thread."""
 
     def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
         self._coordinator = CoordinatorShell(spec)
-        self._shards = [ShardShell(spec, number, lambda job: job()) for number in range(spec.shards)]
+        self._shards = [self._shard(number) for number in range(spec.shards)]
         self._queue: deque[Send] = deque(self._coordinator.start())
 
     def poll(self, timeout_s: float) -> Status:
@@ -30,11 +31,22 @@ class LocalRuntime:
         else:
             if not self._coordinator.over:
                 time.sleep(max(0.0, until_s - time.monotonic()))  # waiting for the source
-        return self._coordinator.status()
+        status = self._coordinator.status()
+        if not status.rescaling:
+            del self._shards[status.shards :]
+        return status
+
+    def _shard(self, number: int) -> ShardShell:
+        return ShardShell(self._spec, number, lambda job: job())
 
     def send(self, message: Message) -> None:
         """A message from the driver to the coordinator."""
         self._queue.extend(self._coordinator.receive(message))
+
+    def rescale(self, shards: int) -> None:
+        """Go to another number of shards; only while the last status says that it is not on its way to one already."""
+        self._shards += [self._shard(number) for number in range(len(self._shards), shards)]
+        self.send(RescaleRequested(shards))
 
     def abandon(self) -> None:
         """There is nothing to lose but the process itself."""

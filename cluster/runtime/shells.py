@@ -167,6 +167,7 @@ class CoordinatorShell:
             machine.keys,
             lines,
         )
+        status.shards, status.rescaling = machine.shards, machine.rescaling
         status.told, self._told = self._told, []
         status.failure = self._failure
         if self._finish is not None:

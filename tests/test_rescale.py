@@ -1,0 +1,147 @@
+"""A job that goes to other numbers of shards while it runs gives what it gives on one shard."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import run as running
+from cluster.config import Config
+from cluster.display import Display
+from cluster.runtime.job import JobSpec, Status
+from cluster.runtime.local import LocalRuntime
+from cluster.stores import open_store
+
+RULES = {
+    "Count": 'return increment_counter("count:" + event["user"], 1, 100000) % 5 == 0',
+    "Seen": (
+        'new = event["user"] not in get_string_set("seen:" + event["host"])\n'
+        '    add_to_string_set("seen:" + event["host"], event["user"])\n    return new'
+    ),
+    "Pair": 'return increment_counter("pair:" + event["user"]) == increment_counter("pair:" + event["host"])',
+    "Plain": 'return event["n"] % 3 == 0',
+}
+OUTPUTS = ("matches", "alerts", "errors")
+PARTS = 4
+
+
+class Rescaling:
+    """A runtime that goes through `plan`; before each step and after the last, a part of the input is let in."""
+
+    def __init__(self, runtime: Any, plan: list[int], more: threading.Semaphore) -> None:
+        self._runtime = runtime
+        self._plan = plan
+        self._more = more
+        self._until = 0
+        self.seen: list[int] = []
+
+    def poll(self, timeout_s: float) -> Status:
+        status: Status = self._runtime.poll(timeout_s)
+        if status.shards not in self.seen[-1:]:
+            self.seen.append(status.shards)
+        if self._plan and not status.rescaling and status.totals.counts.events > self._until:
+            self._until = status.totals.counts.events
+            self._runtime.rescale(self._plan.pop(0))
+            self._more.release()  # while it goes there
+        return status
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+
+def write_rules(directory: Path) -> None:
+    directory.mkdir()
+    for rule_id, body in RULES.items():
+        (directory / f"{rule_id}.py").write_text(
+            "from panther_detection_helpers.caching import *\n\ndef rule(event):\n    "
+            f"{body}\n\ndef title(event):\n    return event['user']\n"
+        )
+        (directory / f"{rule_id}.yml").write_text(
+            f"AnalysisType: rule\nRuleID: {rule_id}\nFilename: {rule_id}.py\nEnabled: true\nLogTypes: [Own.Log]\n"
+            "Severity: Low\nThreshold: 3\nDedupPeriodMinutes: 10\n"
+        )
+
+
+def write_events(count: int) -> list[bytes]:
+    rng = random.Random(4)
+    return [
+        json.dumps(
+            {
+                "p_log_type": "Own.Log",
+                "p_event_time": f"2024-05-01T{n // 3600 % 24:02}:{n // 60 % 60:02}:{n % 60:02}Z",
+                "user": f"u{rng.randrange(400)}",
+                "host": f"h{rng.randrange(50)}",
+                "n": n,
+            }
+        ).encode()
+        + b"\n"
+        for n in range(count)
+    ]
+
+
+def play(
+    directory: Path, start: Any, shards: int, plan: list[int], monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], list[Any], list[int]]:
+    """A run with the events on standard input: (its summary, the keys that it leaves, the numbers of shards on the way)."""
+    directory.mkdir()
+    write_rules(directory / "rules")
+    events = write_events(6000)
+    reading, writing = os.pipe()
+    more = threading.Semaphore(1 if plan else PARTS)
+    runtimes: list[Rescaling] = []
+
+    def feed() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            for part in range(PARTS):
+                more.acquire()
+                pipe.writelines(events[part * len(events) // PARTS : (part + 1) * len(events) // PARTS])
+                pipe.flush()
+
+    def started(spec: JobSpec) -> Rescaling:
+        runtimes.append(Rescaling(start(spec), plan, more))
+        return runtimes[-1]
+
+    options = running.Options(["-"], [directory / "rules"], shards=shards, store=str(directory / "store"), job="j")
+    options.outputs = {kind: str(directory / f"{kind}.jsonl") for kind in OUTPUTS}
+    options.epoch_events, options.checkpoint_interval_s = 200, 0.2
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    with os.fdopen(reading, "rb") as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", type("Stdin", (), {"buffer": pipe}))
+        display = Display(options.outputs, live=False, human_alerts=None, quiet=True)
+        summary = running.run(options, Config(), started, display)
+    _, rows = running.state_rows(open_store(options.store), "j", print)
+    assert summary.exit_code == 0, summary
+    return summary.record, rows, runtimes[-1].seen
+
+
+def compare(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected, _ = play(tmp_path / "one", LocalRuntime, 1, [], monkeypatch)
+    summary, rows, seen = play(tmp_path / "rescaled", start, 1, [3, 2, 4], monkeypatch)
+
+    assert seen == [1, 3, 2, 4]
+    assert summary["shards"] == 4
+    for kind in OUTPUTS:
+        ours, theirs = ((tmp_path / name / f"{kind}.jsonl").read_bytes() for name in ("one", "rescaled"))
+        assert ours == theirs, f"{kind} differ"
+    assert rows == expected
+    assert len(rows) > 400
+
+
+def test_the_local_runtime_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare(tmp_path, LocalRuntime, monkeypatch)
+
+
+@pytest.mark.ray
+def test_a_job_on_ray_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster.runtime.ray import RayRuntime, start_ray
+
+    start_ray(None)
+    compare(tmp_path, RayRuntime, monkeypatch)
