@@ -12,9 +12,11 @@ import heapq
 import json
 import reprlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rules.capture import Capture, Captures
 
 NEW_KEY_TTL_S = 90 * 86_400
 """What a new key gets when its writer names no expiry: the public helpers' default."""
@@ -34,10 +36,10 @@ _REMEMBERED_SETS = 256
 
 _LEAST, _MOST = -(2**63), 2**63 - 1  # counters and expiries are 64 bits wide in a snapshot
 
-_Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
+Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
 """All that is stored under a key, in the order of Row's fields; the last is None when the key is unknown."""
 
-_UNKNOWN: _Image = (None, None, None, None)
+_UNKNOWN: Image = (None, None, None, None)
 """One for all: new keys are many, and wait for the next snapshot with it."""
 
 _brief = reprlib.Repr()
@@ -85,10 +87,11 @@ class State:
     def __init__(self, max_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self.clock_s = 0.0
         """The clock of the evaluation that runs (DESIGN 5). It may go back, but never to before a freed horizon."""
-        self.dirty: dict[str, _Image] = {}
+        self.dirty: dict[str, Image] = {}
         """The keys that may have changed since take_dirty(), with what was stored under them then."""
-        self._taken: dict[str, _Image] = {}
+        self._taken: dict[str, Image] = {}
         """The same from settle() to take_dirty()."""
+        self._captures: Captures[str, Image] = Captures()
         self._max_value_bytes = max_value_bytes
         self._counters: dict[str, int] = {}
         self._sets: dict[str, tuple[str, ...]] = {}
@@ -101,9 +104,9 @@ class State:
         """What is not None collects the keys that were not there before; some of them may be gone again."""
         self._remembered: dict[str, tuple[tuple[str, ...], set[str]]] = {}
         """Sets of hot keys, valid while the stored members are the very same tuple."""
-        self._images: dict[str, _Image] = {}
+        self._images: dict[str, Image] = {}
         """What was stored, when the evaluation began, under the keys that it has written."""
-        self._epoch_images: dict[str, _Image] | None = None
+        self._epoch_images: dict[str, Image] | None = None
         """The same since begin_epoch(), for the keys of all evaluations; None where nobody wants to go back that far."""
 
     def __len__(self) -> int:
@@ -315,13 +318,13 @@ class State:
         assert self._epoch_images is not None
         return Row(key, *(self._epoch_images.get(key) or self._image(key)))
 
-    def _image(self, key: str) -> _Image:
+    def _image(self, key: str) -> Image:
         expiry_s = self._expiries.get(key)
         if expiry_s is None:
             return _UNKNOWN
         return self._counters.get(key), self._sets.get(key), self._dictionaries.get(key), expiry_s
 
-    def _store(self, key: str, image: _Image) -> None:
+    def _store(self, key: str, image: Image) -> None:
         counter, members, dictionary, expiry_s = image
         self._drop_values(key)
         if expiry_s is None:
@@ -342,7 +345,20 @@ class State:
         taken = self.dirty
         self._taken = {**taken, **self._taken} if self._taken else taken
         self.dirty = {}
+        self._captures.go_on_in(self.dirty)
         return list(taken)
+
+    def capture_dirty(self) -> Capture[str, Image]:
+        """take_dirty(), with what is stored under these keys now."""
+        return self._captured(self.take_dirty(), None)
+
+    def capture_all(self, horizon_s: float) -> Capture[str, Image]:
+        """What rows() gives now, for a snapshot that needs no earlier one: nothing is dirty then."""
+        self.take_dirty()
+        return self._captured(list(self._expiries), lambda image: image[-1] is not None and image[-1] > horizon_s)
+
+    def _captured(self, keys: list[str], wanted: Callable[[Image], bool] | None) -> Capture[str, Image]:
+        return self._captures.add(Capture(keys, self._image, self.dirty, wanted))
 
     def settle(self) -> None:
         """What take_dirty() gave last is safe: roll_back() need not go back any further."""
@@ -359,6 +375,7 @@ class State:
             self._store(key, image)
         self._visits = deque(self._expiries)
         self.dirty, self._taken = {}, {}
+        self._captures.forget()  # they were of a life that is over
 
     def keys(self) -> list[str]:
         """All keys, the expired ones that free() has not met yet included."""
@@ -369,6 +386,7 @@ class State:
         self.begin()
         rows: list[Row] = []
         for key in keys:
+            self._captures.keep(key, self._image)
             self.dirty.pop(key, None)
             if key in self._expiries:
                 rows.append(self.row(key))
@@ -401,6 +419,7 @@ class State:
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
+        self._captures.keep(row.key, self._image)
         if row.expiry_s is not None and row.key not in self._expiries:
             self._add(row.key)
         self._store(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))

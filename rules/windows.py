@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from rules.capture import Capture, Captures
+
 WindowKey = tuple[str, str]
 """(rule id, dedup string)"""
 
@@ -71,12 +73,13 @@ class Windows:
     def __init__(self) -> None:
         self._windows: dict[WindowKey, _Window] = {}
         self._dirty: dict[WindowKey, WindowRow] = {}
-        """The windows that changed since take_dirty(), as they were then."""
+        """The windows that changed since the last capture, as they were then."""
         self._taken: dict[WindowKey, WindowRow] = {}
-        """The same from settle() to take_dirty()."""
+        """The same from settle() to the capture."""
         self._to_free: list[WindowKey] = []
         self.new_keys: list[WindowKey] | None = None
         """What is not None collects the windows that are opened; some of them may be gone again."""
+        self._captures: Captures[WindowKey, WindowRow] = Captures()
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -133,19 +136,26 @@ class Windows:
                 freed += 1
         return freed
 
-    def take_dirty(self) -> list[WindowRow]:
-        """The windows that changed since the last call, as rows; those that are gone as tombstones."""
+    def capture_dirty(self) -> Capture[WindowKey, WindowRow]:
+        """The windows that changed since the last capture, as they are; those that are gone as tombstones."""
         taken = self._dirty
         self._taken = {**taken, **self._taken} if self._taken else taken
         self._dirty = {}
-        return [self._row(key) for key in taken]
+        self._captures.go_on_in(self._dirty)
+        return self._captures.add(Capture(list(taken), self._row, self._dirty))
+
+    def capture_all(self) -> Capture[WindowKey, WindowRow]:
+        """All windows, for a snapshot that needs no earlier one."""
+        self.capture_dirty()
+        return self._captures.add(Capture(list(self._windows), self._row, self._dirty))
 
     def settle(self) -> None:
-        """What take_dirty() gave last is safe: roll_back() need not go back any further."""
+        """What was captured last is safe: roll_back() need not go back any further."""
         self._taken = {}
 
     def roll_back(self, to_settled: bool) -> None:
-        """To the last take_dirty(); or to the one before the last settle(), the very start without. See State.roll_back()."""
+        """To the last capture; or to the one before the last settle(), the very start without. See State.roll_back()."""
+        self._captures.forget()  # they were of a life that is over
         images = {**self._dirty, **self._taken} if to_settled else self._dirty
         for row in images.values():
             self.restore(row)
@@ -163,6 +173,7 @@ class Windows:
         """The rows of these windows, as far as they are here; another shard has them from now on. That makes none dirty."""
         rows: list[WindowRow] = []
         for key in keys:
+            self._captures.keep(key, self._row)
             self._dirty.pop(key, None)
             if key in self._windows:
                 rows.append(self._row(key))
@@ -193,6 +204,7 @@ class Windows:
     def restore(self, row: WindowRow) -> None:
         """Put a row back; a later row of the same window wins."""
         key = (row.rule_id, row.dedup)
+        self._captures.keep(key, self._row)
         if row.opened_s is None:
             self._windows.pop(key, None)
             return

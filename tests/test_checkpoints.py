@@ -24,6 +24,7 @@ from cluster.stores import Store, open_store
 from cluster.stores import redis as redis_store
 from cluster.stores.memory import MemoryStore
 from rules.state import Row
+from tests.capturing import encoded
 from tests.commands import PACKS, run
 
 OUTPUTS = ("matches.jsonl", "alerts.jsonl", "errors.jsonl")
@@ -123,7 +124,7 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
     blobs: list[str] = []
     for epoch in (3, 5, 8):
         blobs.append(f"blob-{epoch}")
-        store.put_blob("j", blobs[-1], snapshot.encode([Row(f"key-{epoch}", epoch, None, None, 9_000)], []))
+        store.put_blob("j", blobs[-1], encoded([Row(f"key-{epoch}", epoch, None, None, 9_000)], []))
         manifest = {
             "format": snapshot.FORMAT, "key_groups": 256, "epoch": epoch, "blobs": blobs, "partitions": [epoch],
             "w_s": None, "lateness_s": 1.0, "timeouts": [["Slow", [0, epoch, 0], 15.0]],

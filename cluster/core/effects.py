@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.core.messages import Message, Slice
+from cluster.core.snapshot import Keys, Opened
 from rules.state import Row
-from rules.windows import WindowRow
 
 COORDINATOR = -1
 """The address of the coordinator; shards are addressed by their number."""
@@ -39,13 +39,14 @@ class LoadBlobs:
 
 @dataclass(frozen=True, slots=True)
 class StoreSnapshot:
-    """Encode and store a snapshot; answered by SnapshotStored or SnapshotFailed. The rows are immutable: take your time."""
+    """Encode and store a snapshot; answered by SnapshotStored or SnapshotFailed. Take your time, in any thread."""
 
     epoch: int
     shard: int
     name: str
-    keys: list[Row]
-    windows: list[WindowRow]
+    """What the names of its blobs begin with."""
+    keys: Keys
+    windows: Opened
 
 
 @dataclass(frozen=True, slots=True)

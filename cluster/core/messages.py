@@ -393,8 +393,10 @@ class SnapshotStored:
 
     epoch: int
     shard: int
-    name: str
+    names: tuple[str, ...]
+    """Its blobs, in order."""
     size_bytes: int
+    """All of them together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,12 +79,13 @@ from cluster.core.messages import (
 )
 from cluster.core.poison import NOTHING, OFFSET, ORDINAL, SUB, Cells, Place, Poison, Suspect, begin_run, unwatched
 from cluster.core.watermark import NEVER_S, Watermark
+from rules.capture import Capture
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.logtypes import LogType
 from rules.pack import Pack
 from rules.rule import Outcome, Rule
-from rules.state import Row, State
+from rules.state import Image, Row, State
 from rules.windows import Policy
 
 _NEW = Watermark()
@@ -180,7 +181,7 @@ class _Epoch:
     """W at its start."""
     watermark: Watermark | None = None
     """W at its end, once it is executed."""
-    keys: list[Row] | None = None
+    keys: Capture[str, Image] | None = None
     """Captured when it is resolved, in an epoch with a checkpoint."""
     delta: bool = False
     """`keys` holds only what changed since the snapshot before."""
@@ -193,9 +194,10 @@ class _Epoch:
 class _Stored:
     """A snapshot in the store, or on its way there."""
 
-    name: str
     groups: set[int]
     """Those that its rows count of."""
+    names: tuple[str, ...] = ()
+    """Its blobs, once they are in the store."""
     size_bytes: int = 0
 
 
@@ -255,7 +257,7 @@ class Shard:
         self._asked: list[StateAsked] = []
         self._chain: list[_Stored] = []
         """The base and the deltas that hold this shard's key groups."""
-        self._storing: dict[int, tuple[Blob, ...]] = {}
+        self._storing: dict[int, list[tuple[_Stored, frozenset[int]]]] = {}
         """Epoch -> the chain as it was then, while the last of it is on its way to the store."""
         self._start: Started | None = None
         """While it reads what it starts from."""
@@ -876,22 +878,20 @@ class Shard:
         sizes = [stored.size_bytes for stored in self._chain]
         return bool(sizes) and sum(sizes[1:]) <= sizes[0]
 
-    def _capture_keys(self, delta: bool) -> list[Row]:
-        dirty = self.state.take_dirty()
+    def _capture_keys(self, delta: bool) -> Capture[str, Image]:
         if delta:
-            return [self.state.row(key) for key in dirty]
-        return list(self.state.rows(self._watermark.w_s - self._config.lateness_s))
+            return self.state.capture_dirty()
+        return self.state.capture_all(self._watermark.w_s - self._config.lateness_s)
 
-    def _store_snapshot(self, number: int, keys: list[Row], delta: bool) -> Effect:
-        dirty = self.windows.take_dirty()
-        windows = dirty if delta else list(self.windows.rows())
+    def _store_snapshot(self, number: int, keys: Capture[str, Image], delta: bool) -> Effect:
+        windows = self.windows.capture_dirty() if delta else self.windows.capture_all()
         kind = "delta" if delta else "base"
         name = f"{self._config.fence:08d}-{number:010d}-{self._config.shard:04d}-{self._config.owner}-{kind}"
         if not delta:
             self._chain = []
-        self._chain.append(_Stored(name, set(self._owned(self._owners))))
+        self._chain.append(_Stored(set(self._owned(self._owners))))
         # As it is now: by the time it is stored, groups may have moved, of which the rows in it count in this epoch.
-        self._storing[number] = tuple(Blob(stored.name, frozenset(stored.groups)) for stored in self._chain)
+        self._storing[number] = [(stored, frozenset(stored.groups)) for stored in self._chain]
         self.kept.captured(number, self._owned(self._owners))
         return StoreSnapshot(number, self._config.shard, name, keys, windows)
 
@@ -900,11 +900,11 @@ class Shard:
         if chain is None:
             reason = "the snapshot that it changes was not stored"
             return [Send(COORDINATOR, SnapshotFailed(message.epoch, self._config.shard, reason))]
-        for stored in self._chain:
-            if stored.name == message.name:
-                stored.size_bytes = message.size_bytes
-        self.kept.stored(message.epoch, _names(chain))
-        return [Send(COORDINATOR, SnapshotAdded(message.epoch, self._config.shard, chain))]
+        last, _ = chain[-1]
+        last.names, last.size_bytes = message.names, message.size_bytes
+        blobs = tuple(Blob(name, groups) for stored, groups in chain for name in stored.names)
+        self.kept.stored(message.epoch, _names(blobs))
+        return [Send(COORDINATOR, SnapshotAdded(message.epoch, self._config.shard, blobs))]
 
     def _snapshot_failed(self, message: SnapshotFailed) -> list[Effect]:
         self._chain = []  # what the lost snapshot held is no longer dirty: only a new base is whole

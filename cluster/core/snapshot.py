@@ -1,7 +1,7 @@
 """Snapshots and manifests <-> bytes. Versioned, checksummed, never pickle: what is read back from a store is data.
 
-A blob is an 8-byte head (magic `CSB1`, CRC-32 of the rest) and a compressed Arrow IPC stream of rows: kind 0 is a key,
-kind 1 an alert window. Rows without `expiry_s` (keys) or `opened_s` (windows) are tombstones. A manifest is JSON with a
+A blob is an 8-byte head (magic `CSB1`, CRC-32 of the rest) and a compressed Arrow IPC stream of rows, some at a time: kind 0
+is a key, kind 1 an alert window. Rows without `expiry_s` (keys) or `opened_s` (windows) are tombstones. A manifest is JSON with a
 CRC of its own, so that a person can read it.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -19,8 +20,9 @@ import pyarrow.ipc
 from cluster.core.errors import CorruptSnapshot, LaterFormat
 from cluster.core.keygroups import key_grouping
 from cluster.core.messages import Blob
-from rules.state import Row
-from rules.windows import WindowRow
+from rules.capture import Capture
+from rules.state import Image, Row
+from rules.windows import WindowKey, WindowRow
 
 FORMAT = 2
 """Format version of manifests. Later code restores every earlier format.
@@ -35,6 +37,14 @@ BLOB_FORMAT = 1
 _MAGIC = b"CSB%d" % BLOB_FORMAT
 _HEAD = struct.Struct("<4sI")
 
+BLOB_BYTES = 4 << 20
+"""Large enough that a store's cost for each does not count, small enough to be held and sent at once (DESIGN 8: 1-8 MB)."""
+
+_BATCH_ROWS = 2048
+"""Rows that become Arrow columns at once, which takes 0.3 ms and lets no other thread run."""
+_BATCH_TEXT = 1 << 20
+"""The same for characters in sets and dictionaries."""
+
 _SCHEMA = pa.schema(
     [
         ("kind", pa.uint8()),
@@ -48,24 +58,60 @@ _SCHEMA = pa.schema(
 )
 
 
-def encode(keys: Sequence[Row], windows: Sequence[WindowRow]) -> bytes:
-    """Rows of one shard as a blob."""
-    count_k, count_w = len(keys), len(windows)
-    columns = [
-        pa.array([0] * count_k + [1] * count_w, pa.uint8()),
-        pa.array([row.key for row in keys] + [row.rule_id for row in windows], pa.string()),
-        pa.array([row.counter for row in keys] + [None] * count_w, pa.int64()),
-        pa.array([row.members for row in keys] + [None] * count_w, pa.list_(pa.string())),
-        pa.array([row.dictionary for row in keys] + [None] * count_w, pa.string()),
-        pa.array([row.expiry_s for row in keys] + [None] * count_w, pa.int64()),
-        pa.array([None] * count_k + [msgspec.msgpack.encode(row) for row in windows], pa.binary()),
-    ]
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_stream(sink, _SCHEMA, options=options) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-    body: bytes = sink.getvalue().to_pybytes()
-    return _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
+Keys = Capture[str, Image]
+Opened = Capture[WindowKey, WindowRow]
+
+
+def encode(keys: Keys, windows: Opened, blob_bytes: int = BLOB_BYTES) -> Iterator[bytes]:
+    """What a shard captured, as blobs; at least one. One that has come to `blob_bytes` takes no further rows.
+
+    Made for a thread beside the stream: no step holds the interpreter for much longer than a millisecond.
+    """
+    batches = chain(_key_batches(keys), _window_batches(windows))
+    more = True
+    while more:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            more = False
+            for batch in batches:
+                writer.write_batch(batch)
+                if sink.tell() >= blob_bytes:
+                    more = True
+                    break
+        body: bytes = sink.getvalue().to_pybytes()
+        yield _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
+
+
+def _key_batches(keys: Keys) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(keys), _BATCH_ROWS):
+        names, images = keys.read(start, start + _BATCH_ROWS)
+        yield from _divided(names, images)
+
+
+def _divided(names: list[str], images: list[Image]) -> Iterator[pa.RecordBatch]:
+    """Batches of as many rows as are not too much text together: a value may have some 400 KB."""
+    counters, members, dictionaries, expiries_s = zip(*images, strict=True) if images else ((), (), (), ())
+    text = sum(map(len, chain.from_iterable(filter(None, members)))) + sum(map(len, filter(None, dictionaries)))
+    if text > _BATCH_TEXT and len(names) > 1:
+        middle = len(names) // 2
+        yield from _divided(names[:middle], images[:middle])
+        yield from _divided(names[middle:], images[middle:])
+        return
+    count = len(names)
+    yield _batch([0] * count, names, counters, members, dictionaries, expiries_s, [None] * count)
+
+
+def _window_batches(windows: Opened) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(windows), _BATCH_ROWS):
+        keys, rows = windows.read(start, start + _BATCH_ROWS)
+        none = [None] * len(rows)
+        rule_ids = [rule_id for rule_id, _ in keys]
+        yield _batch([1] * len(rows), rule_ids, none, none, none, none, [msgspec.msgpack.encode(row) for row in rows])
+
+
+def _batch(*columns: Sequence[object]) -> pa.RecordBatch:
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+    return pa.record_batch(arrays, schema=_SCHEMA)
 
 
 def check(blob: bytes) -> memoryview:

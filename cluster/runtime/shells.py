@@ -110,11 +110,15 @@ class ShardShell:
 
     def _store_snapshot(self, effect: StoreSnapshot) -> Message:
         try:
-            blob = snapshot.encode(effect.keys, effect.windows)
-            self._store.put_blob(self._job, effect.name, blob)
+            names: list[str] = []
+            size_bytes = 0
+            for number, blob in enumerate(snapshot.encode(effect.keys, effect.windows)):
+                names.append(f"{effect.name}-{number}")
+                size_bytes += len(blob)
+                self._store.put_blob(self._job, names[-1], blob)
         except StoreUnreachable as error:
             return SnapshotFailed(effect.epoch, effect.shard, str(error))
-        return SnapshotStored(effect.epoch, effect.shard, effect.name, len(blob))
+        return SnapshotStored(effect.epoch, effect.shard, tuple(names), size_bytes)
 
 
 class CoordinatorShell:

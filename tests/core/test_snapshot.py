@@ -13,6 +13,7 @@ from cluster.core.errors import CorruptSnapshot, LaterFormat
 from cluster.core.messages import Partition
 from cluster.core.poison import NO_POISON
 from rules.state import Row
+from tests.capturing import captured, encoded
 from tests.golden.make import HERE, KEYS, MANIFEST, PARTITIONS, PROGRESS, WINDOWS
 
 ALL = frozenset(range(MANIFEST["key_groups"]))
@@ -48,14 +49,24 @@ def test_a_manifest_from_before_there_was_poison_knows_none() -> None:
 
 def test_rows_come_back_as_they_were_encoded() -> None:
     for keys, windows in ((KEYS, WINDOWS), (KEYS, []), ([], WINDOWS), ([], [])):
-        assert snapshot.decode(snapshot.encode(keys, windows)) == (keys, windows)
+        assert snapshot.decode(encoded(keys, windows)) == (keys, windows)
     many = [Row(f"key-{n}", n, None, None, n) for n in range(100_000)]
-    assert snapshot.decode(snapshot.encode(many, [])) == (many, [])
+    assert snapshot.decode(encoded(many, [])) == (many, [])
+
+
+def test_what_is_much_is_divided_into_blobs_of_bounded_size() -> None:
+    rows = [Row(f"key-{n}", None, (random.Random(n).randbytes(20_000).hex(),), None, n) for n in range(300)]
+    blobs = list(snapshot.encode(*captured(rows, WINDOWS), blob_bytes=1 << 20))
+
+    assert len(blobs) > 3
+    assert max(map(len, blobs)) < 2 << 20
+    assert [row for blob in blobs for row in snapshot.decode(blob)[0]] == rows
+    assert [row for blob in blobs for row in snapshot.decode(blob)[1]] == WINDOWS
 
 
 def test_no_damage_to_a_blob_or_manifest_goes_unnoticed() -> None:
     rng = random.Random(1)
-    blob, manifest = snapshot.encode(KEYS, WINDOWS), snapshot.encode_manifest(MANIFEST)
+    blob, manifest = encoded(KEYS, WINDOWS), snapshot.encode_manifest(MANIFEST)
     for decode, data in ((snapshot.decode, blob), (snapshot.decode_manifest, manifest)):
         for _ in range(300):
             at = rng.randrange(len(data))
@@ -74,4 +85,4 @@ def test_a_later_format_is_refused_and_the_remedy_is_named() -> None:
     with pytest.raises(LaterFormat, match=f"the manifest has format 3, this version reads up to 2: {remedy}"):
         snapshot.decode_manifest(later)
     with pytest.raises(LaterFormat, match=f"a snapshot has format 2, this version reads up to 1: {remedy}"):
-        snapshot.decode(snapshot.encode(KEYS, []).replace(b"CSB1", b"CSB2", 1))
+        snapshot.decode(encoded(KEYS, []).replace(b"CSB1", b"CSB2", 1))

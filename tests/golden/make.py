@@ -17,6 +17,7 @@ from cluster.core.messages import Blob, Counts, RuleCounts
 from cluster.core.watermark import Watermark
 from rules.state import Row
 from rules.windows import WindowRow
+from tests.capturing import encoded
 
 HERE = Path(__file__).parent
 
@@ -75,7 +76,7 @@ MANIFEST: dict[str, Any] = {
 
 def main() -> None:
     made = {
-        f"blob-{snapshot.BLOB_FORMAT}": snapshot.encode(KEYS, WINDOWS),
+        f"blob-{snapshot.BLOB_FORMAT}": encoded(KEYS, WINDOWS),
         f"manifest-{snapshot.FORMAT}": snapshot.encode_manifest(MANIFEST),
     }
     for name, data in made.items():

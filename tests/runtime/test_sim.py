@@ -21,6 +21,7 @@ from cluster.runtime import job, sim
 from cluster.runtime.sim import disk
 from cluster.runtime.sim.world import World
 from cluster.sinks import Continuation
+from rules.capture import Capture
 from rules.globals import Restorer
 from rules.state import State
 from rules.windows import Windows
@@ -170,6 +171,14 @@ def _impatient(_: Any) -> Any:
     return advance
 
 
+def _uncopied(original: Any) -> Any:
+    def read(self: Capture[Any, Any], start: int, stop: int) -> Any:
+        self._kept = []
+        return original(self, start, stop)
+
+    return read
+
+
 def _without_the_damaged(original: Any) -> Any:
     def newest(store: disk.Store, job: str, tell: Any) -> Any:
         manifests = store.manifests(job)
@@ -215,7 +224,7 @@ BUGS: dict[str, Patch] = {
         State, "free", lambda original: lambda self, horizon_s, limit: original(self, horizon_s + 60, limit)
     ),
     "windows are left out of snapshots": _replaced(
-        snapshot, "encode", lambda original: lambda keys, windows: original(keys, [])
+        snapshot, "encode", lambda original: lambda keys, *_: original(keys, Capture([], str, {}))
     ),
     "windows are freed at once": _replaced(
         Windows, "free", lambda original: lambda self, horizon_s, limit: original(self, float("inf"), limit)
@@ -230,6 +239,7 @@ BUGS: dict[str, Patch] = {
     "the lane stops at its first pass": _replaced(
         lane.Lane, "run", lambda original: lambda self: original(self) and set()
     ),
+    "a snapshot has what came after it": _replaced(Capture, "read", _uncopied),
     "snapshots are of the epoch's start": _replaced(Shard, "_capture_keys", lambda _: _captured_before),
     "an image is lost": _replaced(State, "roll_back", lambda original: _one_image_less(original)),
     "images of a failed checkpoint are lost": _replaced(
@@ -294,8 +304,9 @@ def _blindly(original: Any) -> Any:
 def _captured_before(self: Shard, delta: bool) -> Any:
     keys = self.state.take_dirty() if delta else [row.key for row in self.state.rows(float("-inf"))]
     if self.state._epoch_images is None:
-        return [self.state.row(key) for key in keys[1:]]
-    return [self.state.row_before(key) for key in keys]
+        return Capture(keys[1:], self.state._image, self.state.dirty)
+    images = {key: (self.state._epoch_images.get(key) or self.state._image(key)) for key in keys}
+    return Capture(keys, images.__getitem__, {})
 
 
 def _delivered_early(original: Any) -> Any:

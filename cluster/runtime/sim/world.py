@@ -337,16 +337,17 @@ class World:
 
     def _store_snapshot(self, process: Process) -> None:
         life, effect = process.background.popleft()
-        blob = snapshot.encode(effect.keys, effect.windows)
+        blobs = {f"{effect.name}-{n}": blob for n, blob in enumerate(snapshot.encode(effect.keys, effect.windows, 1))}
         try:
-            self._store.put_blob(effect.name, blob)
+            for name, blob in blobs.items():
+                self._store.put_blob(name, blob)
         except Down:
             self._tell(life, process.name, SnapshotFailed(effect.epoch, effect.shard, "down"))
             return
         if self._rng.random() < 0.02 and "store down" in self.options.faults:  # written, and the answer lost
             self._tell(life, process.name, SnapshotFailed(effect.epoch, effect.shard, "timed out"))
             return
-        self._tell(life, process.name, SnapshotStored(effect.epoch, effect.shard, effect.name, len(blob)))
+        self._tell(life, process.name, SnapshotStored(effect.epoch, effect.shard, tuple(blobs), sum(map(len, blobs.values()))))
 
     def _commit(self, life: Life, effect: CommitManifest) -> Message:
         for writer in life.writers.values():

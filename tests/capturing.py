@@ -1,0 +1,23 @@
+"""Blobs of given rows, as a snapshot of a shard with these rows would give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster.core import snapshot
+from rules.capture import Capture
+from rules.state import Image, Row
+from rules.windows import WindowKey, WindowRow
+
+
+def captured(keys: Sequence[Row], windows: Sequence[WindowRow]) -> tuple[snapshot.Keys, snapshot.Opened]:
+    """These rows, captured."""
+    images: dict[str, Image] = {row.key: (row.counter, row.members, row.dictionary, row.expiry_s) for row in keys}
+    opened: dict[WindowKey, WindowRow] = {(row.rule_id, row.dedup): row for row in windows}
+    return Capture(list(images), images.__getitem__, {}), Capture(list(opened), opened.__getitem__, {})
+
+
+def encoded(keys: Sequence[Row], windows: Sequence[WindowRow]) -> bytes:
+    """The one blob of few rows."""
+    (blob,) = snapshot.encode(*captured(keys, windows))
+    return blob
