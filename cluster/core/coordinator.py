@@ -34,6 +34,7 @@ from cluster.core.messages import (
     ManifestCommitted,
     ManifestFailed,
     Message,
+    Moves,
     Output,
     Partition,
     Position,
@@ -208,6 +209,8 @@ class Coordinator:
         self._ownership = Ownership(rebalanced(owners, config.shards), config.shards, config.moved_keys)
         self._rescale_to: int | None = None
         """Asked for and not begun."""
+        self.moves: list[Moves] = []
+        """What moved since somebody emptied this, an entry for each epoch and shard."""
         self._restored: set[int] = set()
         self._cursor = self._place = (progress.partition, progress.start)
         self._ended: set[int] = set()
@@ -501,6 +504,8 @@ class Coordinator:
         epoch = self._epochs[message.epoch]
         require(message.shard not in epoch.grouped, f"shard {message.shard} finished epoch {message.epoch} twice")
         epoch.grouped[message.shard] = message
+        if message.moves is not None:
+            self.moves.append(message.moves)
         self._ownership.grouped(message.epoch, message.shard, message.keys, sorted_out=message.sorted_out)
         effects: list[Effect] = []
         while (ready := self._epochs.get(self._delivered + 1)) and len(ready.grouped) == ready.cut.shards:

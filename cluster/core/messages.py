@@ -306,6 +306,9 @@ class GroupsMoved:
     """W at the epoch's start: a shard that joins knows no other."""
     keys: list[Row]
     windows: list[WindowRow]
+    groups: int
+    executed_s: float
+    """When the sender had executed the epoch before, by its timer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,6 +500,17 @@ class SliceIngested:
     """The time of its last event that has one of its own."""
 
 
+class Moves(NamedTuple):
+    """What came to a shard with an epoch, and for how long nothing ran. Times are good where all shards share a clock."""
+
+    groups: int
+    keys: int
+    moving_s: float
+    """Since the former owners had executed the epoch before."""
+    staying_s: float
+    """The same for the groups that the shard had before."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochGrouped:
     """A shard has finished its part of an epoch."""
@@ -510,6 +524,8 @@ class EpochGrouped:
     """How many keys the shard stores."""
     sorted_out: bool = True
     """It can give away what the cut's target wants it to."""
+    moves: Moves | None = None
+    """In an epoch with which groups move, whoever has them."""
     matches: list[Output] = field(default_factory=list)
     alerts: list[AlertOutput] = field(default_factory=list)
     errors: list[Output] = field(default_factory=list)

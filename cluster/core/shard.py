@@ -54,6 +54,7 @@ from cluster.core.messages import (
     KeysLent,
     LaneRan,
     Message,
+    Moves,
     Order,
     Output,
     Partition,
@@ -160,6 +161,7 @@ class _Epoch:
     takes: frozenset[int] = frozenset()
     """The shards whose GroupsMoved it waits for."""
     moved: dict[int, GroupsMoved] = field(default_factory=dict)
+    moves: Moves | None = None
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
     rule_sets: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Ordinals that an event was executed by -> how many events."""
@@ -246,6 +248,8 @@ class Shard:
         """How many have a part in it; None before the first."""
         self._joins = False
         """The next cut is its first, in the middle of a run."""
+        self._executed_s = 0.0
+        """When the last epoch had been executed, by the timer."""
         self._census: Census | None = None
         """While a rescale wants groups of this shard."""
         self._group_of = key_grouping(config.key_groups)
@@ -463,7 +467,15 @@ class Shard:
             keys, windows = ([], []) if self._census is None else self._census.take(groups)
             require(not groups or self._census is not None, f"groups {groups} move, and nobody knows their keys")
             rows, window_rows = self.state.give_away(keys), self.windows.give_away(windows)
-            moved = GroupsMoved(epoch.cut.epoch, self._config.shard, self._watermark, rows, window_rows)
+            moved = GroupsMoved(
+                epoch.cut.epoch,
+                self._config.shard,
+                self._watermark,
+                rows,
+                window_rows,
+                len(groups),
+                self._executed_s,
+            )
             effects.append(Send(to, moved))
             self._count_no_more(groups)
         if any(epoch.gives.values()):
@@ -493,8 +505,18 @@ class Shard:
                 self.state.put(row)
             for window in moved.windows:
                 self.windows.put(window)
-        if epoch.moved:
+        came = [moved for moved in epoch.moved.values() if moved.groups]
+        if came:
             self.kept.moved()
+        assert epoch.cut is not None
+        if epoch.cut.owners != self._owners:
+            now_s = self._timer()
+            epoch.moves = Moves(
+                sum(moved.groups for moved in came),
+                sum(len(moved.keys) for moved in came),
+                max((now_s - moved.executed_s for moved in came), default=0.0),
+                now_s - self._executed_s if self._executed_s else 0.0,
+            )
         epoch.moved = {}
 
     def _sort_out(self, cut: EpochCut) -> bool:
@@ -532,6 +554,7 @@ class Shard:
                 epoch.counts.add(ingested.counts)
             self._watermark = self._watermark.after(routed.times)
         epoch.started, epoch.watermark = started, self._watermark
+        self._executed_s = self._timer()
         return self._send_executed(number, epoch, found)
 
     @staticmethod
@@ -813,6 +836,7 @@ class Shard:
             epoch.counts,
             len(self.state),
             epoch.sorted_out,
+            epoch.moves,
             matches,
             alerts,
             [Output(e.order, e.position, records.error_record(e)) for e in sorted(epoch.errors, key=lambda e: e.order)],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cluster.config import Config
 from cluster.core.coordinator import CoordinatorConfig, Phase, Progress, Totals
 from cluster.core.effects import TellState
-from cluster.core.messages import Partition
+from cluster.core.messages import Moves, Partition
 from cluster.core.shard import ShardConfig
 from cluster.stores import Fence
 
@@ -119,6 +119,8 @@ class Status:
     """How many take part in the epochs that are cut now."""
     rescaling: bool = False
     """It is on its way to another number of them; no further rescale may be asked for."""
+    moves: list[Moves] = field(default_factory=list)
+    """What a rescale moved since the last time."""
     told: list[TellState] = field(default_factory=list)
     """Answers to StateWanted, since the last time."""
     failure: Failure | None = None

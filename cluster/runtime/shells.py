@@ -172,6 +172,7 @@ class CoordinatorShell:
             lines,
         )
         status.shards, status.rescaling = machine.shards, machine.rescaling
+        status.moves, machine.moves = machine.moves, []
         status.told, self._told = self._told, []
         status.failure = self._failure
         if self._finish is not None:
