@@ -17,30 +17,19 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
 
 import psutil
 
-from bench import pat, state
+from bench import growth, lane, latency, memory, pack, pat, plot, scale, state
 from bench.harness import CACHE
+from bench.table import All, Benchmark
 from bench.throughput import CONTESTS
 
 PACKAGES = ("ray", "redis", "orjson", "pyarrow", "hyperscan")
 
 
-class Benchmark(Protocol):
-    """What a benchmark has to offer: a module, or an object."""
-
-    @property
-    def NAME(self) -> str: ...
-
-    @property
-    def HELP(self) -> str: ...
-
-    def run(self, smoke: bool, *more: Any, **options: Any) -> dict[str, object]: ...
-
-
-BENCHMARKS: tuple[Benchmark, ...] = (*CONTESTS, state, pat)
+_TABLE: tuple[Benchmark, ...] = (*CONTESTS, pack, growth, latency, memory, lane, scale)
+BENCHMARKS: tuple[Benchmark, ...] = (*_TABLE, state, pat, All(_TABLE), plot)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="small and quick: shows that it works, measures nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument(
-        "--pack", type=Path, metavar="DIR", help="pat, pack: the rules, a checkout of a public pack, say"
+        "--pack", type=Path, metavar="DIR", help="pat, pack, all: the rules, a checkout of a public pack, say"
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", help=f"where logs and tools are kept ({CACHE})")
     given = parser.parse_args(arguments)

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
@@ -89,21 +88,17 @@ def _repeat(path: Path, lines: list[bytes], events: int) -> None:
         file.writelines(lines[:rest])
 
 
-@dataclass(frozen=True, slots=True)
-class Tiny:
-    """Events of one made-up log type, as small as they can be: a time, and who it was, one of `names` in turn."""
+TINY = "Bench.Tiny"
+"""A made-up log type whose events are as small as they can be."""
+TINY_MARK = b'{"p_event_time":"2026-03-02 09:00:00","who":"end"}\n'
+"""The event that a rule matches on: when the match is there, all that came before is through."""
 
-    names: int
-    LOG_TYPE = "Bench.Tiny"
 
-    def lines(self, events: int) -> Iterator[bytes]:
-        for number in range(events):
-            spread = number * 7919 % self.names  # neighbours in time are not neighbours in memory
-            yield b'{"p_event_time":"2026-03-02 09:00:00","who":"user-%09d"}\n' % spread
-
-    def write(self, path: Path, events: int) -> None:
-        with path.open("wb", buffering=_WRITE_BYTES) as file:
-            file.writelines(self.lines(events))
+def tiny(events: int, names: int) -> Iterator[bytes]:
+    """Lines of a time and who it was, one of `names` in turn."""
+    for number in range(events):
+        spread = number * 7919 % names  # neighbours in time are not neighbours in memory
+        yield b'{"p_event_time":"2026-03-02 09:00:00","who":"user-%09d"}\n' % spread
 
 
 def _cached(cache: Path, name: str, write: Callable[[Path], None]) -> Path:

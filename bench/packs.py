@@ -54,7 +54,7 @@ def dedup(event):
 
 _GUARDED = """\
 def rule(event):
-    return event.get("eventName") == "{name}" and event.deep_get("userIdentity", "type") == "{who}"
+    return event.get("eventName") == "{name}" and event.deep_get("userIdentity", "userName") == "{who}"
 
 
 def title(event):
@@ -92,16 +92,16 @@ from panther_detection_helpers.caching import increment_counter
 
 
 def rule(event):
-    return increment_counter(f"Some.Rule:1:{event.get('who')}", 1, 1_900_000_000) == 1_000_000
+    return increment_counter(f"Some.Rule:1:{event.get('who')}", 1, 1_900_000_000) < 0 or event.get("who") == "end"
 """
 
-_NEVER = """\
+_MARKED = """\
 def rule(event):
-    return event.get("who") == "nobody"
+    return event.get("who") == "end"
 """
 
-_PRESENT = ("RunInstances", "CreateAccessKey", "PutObject", "AssumeRole", "GetSecretValue", "Decrypt")
-"""Calls of which the generated CloudTrail has some, so that some rules of a large pack do match."""
+_PRESENT = ("AssumeRole", "GetSecretValue", "GetUser", "ListAttachedRolePolicies", "BatchGetImage", "PutMetricAlarm")
+"""Calls that the generated CloudTrail holds: a fifth of it. All other rules wait for what never comes."""
 
 
 def founding(directory: Path) -> Path:
@@ -124,17 +124,23 @@ def most_match(directory: Path) -> Path:
 
 
 def guarded(rules: int) -> Pack:
-    """So many rules on one call and one kind of principal each, as most rules of real packs are.
-
-    Every tenth is about a call that the generated logs hold, up to six; the others wait for what never comes.
-    """
+    """So many rules on one call of one user each. The first few are all that ever match, so that any number finds the same."""
 
     def write(directory: Path) -> Path:
         names = [*_PRESENT, *(f"{'Create' if n % 2 else 'Delete'}Resource{n:04d}" for n in range(rules))]
-        sources = {f"Bench.Guarded.{n:04d}": _GUARDED.format(name=names[n], who="IAMUser") for n in range(rules)}
+        sources = {f"Bench.Guarded.{n:04d}": _GUARDED.format(name=names[n], who="user-00003") for n in range(rules)}
         return _write(directory, sources)
 
     return write
+
+
+def hundred(directory: Path) -> Path:
+    """More than a hundred rules: the founding ones, and guarded ones."""
+    founding(directory)
+    for file in guarded(110)(directory / "guarded").iterdir():
+        file.rename(directory / file.name)
+    (directory / "guarded").rmdir()
+    return directory
 
 
 def hot_key(directory: Path) -> Path:
@@ -148,13 +154,13 @@ def hot_and_fresh_key(directory: Path) -> Path:
 
 
 def counted(directory: Path) -> Path:
-    """A counter for each name of bench.inputs.Tiny."""
+    """A counter for each name of bench.inputs.Tiny; a match for its mark."""
     return _write(directory, {"Bench.Counted": _COUNTED}, log_type="Bench.Tiny")
 
 
-def never(directory: Path) -> Path:
-    """A rule that no event of bench.inputs.Tiny concerns: what is left is the engine's own work."""
-    return _write(directory, {"Bench.Never": _NEVER}, log_type="Bench.Tiny")
+def marked(directory: Path) -> Path:
+    """A match for the mark of bench.inputs.Tiny, and nothing else: what is left is the engine's own work."""
+    return _write(directory, {"Bench.Marked": _MARKED}, log_type="Bench.Tiny")
 
 
 def _write(directory: Path, sources: dict[str, str], log_type: str = "AWS.CloudTrail") -> Path:

@@ -60,7 +60,7 @@ def run(smoke: bool) -> dict[str, object]:
     print(f"{'':16} {'State':>8} {'dict':>8}   ratio   limit    {'State':>8} {'dict':>8}")
     figures: dict[str, object] = {"keys": keys}
     for kind, limit in LIMITS.items():
-        ours, bare = _in_own_process("State", kind, keys), _in_own_process("dict", kind, keys)
+        ours, bare = in_own_process("State", kind, keys), in_own_process("dict", kind, keys)
         if ours.answer != bare.answer:
             raise RuntimeError(f"{kind}: State came to {ours.answer} and the dict to {bare.answer}")
         ratio = ours.bytes_per_key / bare.bytes_per_key
@@ -77,7 +77,8 @@ def run(smoke: bool) -> dict[str, object]:
     return figures
 
 
-def _in_own_process(side: str, kind: str, keys: int) -> Cost:
+def in_own_process(side: str, kind: str, keys: int) -> Cost:
+    """What `keys` keys of a kind, counters or sets, cost a side, State or dict."""
     # Spawned, not forked: a fork starts with its parent's memory, holes to be filled included.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measure, side, kind, keys).result()

@@ -42,7 +42,7 @@ def test_the_smoke_run_finds_the_same_matches_on_both_sides(
     assert sides[OURS]["matches"] > 0
     assert all(sides[baseline][kind]["ratio"] > 0 for kind in ("processing", "start_up_included"))
     assert report["machine"]["commit"]
-    assert "the same as ours (SHA-256 " in capsys.readouterr().out
+    assert "the same on all sides (SHA-256 " in capsys.readouterr().out
 
 
 @pytest.mark.ray

@@ -1,0 +1,122 @@
+"""What shards cost by themselves: processor time per epoch and shard with 2, 8, 32 and 64 of them, and memory per shard.
+
+Epochs of events that concern no rule, on this one machine: there is nothing to gain from many shards here, so all that
+grows is overhead. Every shard tells every other one what it has for it, nothing included; so an epoch takes
+a * shards + b * shards ** 2, and per shard a + b * shards. Both are fitted to what was measured, and projected to more shards
+than this machine can hold.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench import inputs, packs
+from bench.fed import fed
+from bench.harness import SHARDS
+
+NAME = "scale"
+HELP = "processor time per epoch and shard, and memory per shard, with 2 to 64 shards"
+
+NUMBERS, SMOKE_NUMBERS = (2, 8, 32, 64), (2,)
+EPOCHS, SMOKE_EPOCHS = 200, 100
+EPOCH_EVENTS = 64
+PROJECTED_SHARDS = 200
+"""100 machines of two cores."""
+EVENTS_PER_SHARD = 16_384
+"""In an epoch of a projected run: what two shards have of the default epoch."""
+EVENTS_PER_S = 100_000
+"""Of one shard in a projected run."""
+_START_TIMEOUT_S = 600.0
+_RUN_TIMEOUT_S = 600.0
+
+
+def run(smoke: bool) -> dict[str, Any]:
+    """Measure, print a table, return the figures."""
+    numbers, epochs = (SMOKE_NUMBERS, SMOKE_EPOCHS) if smoke else (NUMBERS, EPOCHS)
+    load = os.getloadavg()
+    print(f"about {epochs} epochs of about {EPOCH_EVENTS} events that concern no rule")
+    print(
+        f"{'shards':>6}{'ms/epoch':>10}{'CPU ms per epoch: shard':>25}{'coordinator':>13}{'MB per shard':>14}{'own MB':>8}"
+    )
+    measured = []
+    with tempfile.TemporaryDirectory(prefix="bench-scale-") as temporary:
+        pack = packs.marked(Path(temporary) / "pack")
+        for shards in numbers:
+            found = _measure(pack, shards, epochs)
+            measured.append(found)
+            print(
+                f"{shards:>6}{found['wall_ms']:>10.1f}{found['shard_cpu_ms']:>25.2f}{found['coordinator_cpu_ms']:>13.2f}"
+                f"{found['resident_mb']:>14.0f}{found['own_mb']:>8.0f}",
+                flush=True,
+            )
+    figures: dict[str, Any] = {"measured": measured, "load": {"before": load, "after": os.getloadavg()}, "rows": []}
+    if len(measured) > 1:
+        figures["projection"] = _project(measured)
+    print(f"load average {load[0]:.2f} before, {os.getloadavg()[0]:.2f} after")
+    return figures
+
+
+def _measure(pack: Path, shards: int, epochs: int) -> dict[str, float]:
+    options = ("--shards", str(shards), "--epoch-events", str(EPOCH_EVENTS))
+    with fed(pack, *options, log_type=inputs.TINY) as run:
+        run.write(inputs.TINY_MARK)
+        run.wait_for_matches(1, _START_TIMEOUT_S)
+        actors, coordinator = run.shards(), run.coordinator()
+        before_s, coordinator_before_s, began_s = _cpu_s(actors), _cpu_s([coordinator]), time.monotonic()
+        run.feed(inputs.tiny(epochs * EPOCH_EVENTS, 1000))
+        run.write(inputs.TINY_MARK)
+        run.wait_for_matches(2, _RUN_TIMEOUT_S)
+        wall_s = time.monotonic() - began_s
+        shards_s, coordinator_s = _cpu_s(actors) - before_s, _cpu_s([coordinator]) - coordinator_before_s
+        memory = [actor.memory_full_info() for actor in actors]
+        done = run.finish()["epochs"]
+    return {
+        "shards": shards,
+        "epochs": done,
+        "wall_ms": round(wall_s * 1000 / done, 3),
+        "shard_cpu_ms": round(shards_s * 1000 / done / shards, 3),
+        "coordinator_cpu_ms": round(coordinator_s * 1000 / done, 3),
+        "resident_mb": round(sum(each.rss for each in memory) / shards / 1e6, 1),
+        "own_mb": round(sum(each.uss for each in memory) / shards / 1e6, 1),
+    }
+
+
+def _cpu_s(processes: Sequence[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return sum(each.user + each.system for each in times)
+
+
+def _project(measured: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The two costs, and what they come to with many shards; a projection from these figures, measured by nobody."""
+    base_ms, each_ms = _line([(row["shards"], row["shard_cpu_ms"]) for row in measured])
+    of_shard_ms = base_ms + each_ms * PROJECTED_SHARDS
+    work_ms = EVENTS_PER_SHARD / EVENTS_PER_S * 1000
+    here_ms = base_ms + each_ms * SHARDS
+    kept = (work_ms + here_ms) / (work_ms + of_shard_ms)
+    print(f"per epoch and shard: {base_ms:.2f} ms, and {each_ms:.3f} ms for each shard there is")
+    print(
+        f"PROJECTION, not measured: with {PROJECTED_SHARDS} shards {of_shard_ms:.1f} ms of {work_ms:.0f} ms of work "
+        f"({EVENTS_PER_SHARD:,} events a shard and epoch at {EVENTS_PER_S:,} events/s): a shard keeps {kept:.0%} of its "
+        f"rate with {SHARDS}"
+    )
+    return {
+        "base_ms": round(base_ms, 3),
+        "each_shard_ms": round(each_ms, 4),
+        "projected_shards": PROJECTED_SHARDS,
+        "projected_ms": round(of_shard_ms, 2),
+        "projected_share_of_rate_kept": round(kept, 3),
+    }
+
+
+def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(where it meets zero, slope) of the line nearest to the points by least squares."""
+    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+    return mean_y - slope * mean_x, slope
