@@ -6,7 +6,8 @@ first. So its reader looks at what is there now, and then for what was kept, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from typing import Generic, TypeVar
 from weakref import ReferenceType, ref
 
@@ -19,12 +20,12 @@ class Capture(Generic[K, V]):
 
     def __init__(
         self,
-        keys: Sequence[K],
+        keys: Collection[K],
         now: Callable[[K], V],
         kept: Mapping[K, V],
         wanted: Callable[[V], bool] | None = None,
     ) -> None:
-        """`now` gives a key's value as it is, `kept` will have what it was before its first change from here on.
+        """`keys` do not change. `now` gives a key's value as it is, `kept` will have what it was before its first change.
 
         Keys with values that are not `wanted` are left out when they are read.
         """
@@ -47,9 +48,13 @@ class Capture(Generic[K, V]):
         if key not in self._moved:
             self._moved[key] = next((kept[key] for kept in self._kept if key in kept), value)
 
-    def read(self, start: int, stop: int) -> tuple[list[K], list[V]]:
-        """Some of the keys, by their numbers, with the values that they had."""
-        keys = list(self._keys[start:stop])
+    def slices(self, count: int) -> Iterator[tuple[list[K], list[V]]]:
+        """The keys, at most so many at a time, with the values that they had."""
+        rest = iter(self._keys)
+        while keys := list(islice(rest, count)):
+            yield self._read(keys)
+
+    def _read(self, keys: list[K]) -> tuple[list[K], list[V]]:
         values = list(map(self._now, keys))  # all of them before any table: one that changes meanwhile is in a table
         for kept in reversed(self._kept):  # of several the earliest counts
             if kept:

@@ -12,7 +12,7 @@ import heapq
 import json
 import reprlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -340,13 +340,13 @@ class State:
 
     # --- snapshots and freeing, between evaluations --------------------------------------------------------------
 
-    def take_dirty(self) -> list[str]:
-        """The keys that may have changed since the last call, in no particular order."""
+    def take_dirty(self) -> Collection[str]:
+        """The keys that may have changed since the last call, in no particular order. At no cost, however many there are."""
         taken = self.dirty
         self._taken = {**taken, **self._taken} if self._taken else taken
         self.dirty = {}
         self._captures.go_on_in(self.dirty)
-        return list(taken)
+        return taken.keys()
 
     def capture_dirty(self) -> Capture[str, Image]:
         """take_dirty(), with what is stored under these keys now."""
@@ -357,7 +357,7 @@ class State:
         self.take_dirty()
         return self._captured(list(self._expiries), lambda image: image[-1] is not None and image[-1] > horizon_s)
 
-    def _captured(self, keys: list[str], wanted: Callable[[Image], bool] | None) -> Capture[str, Image]:
+    def _captured(self, keys: Collection[str], wanted: Callable[[Image], bool] | None) -> Capture[str, Image]:
         return self._captures.add(Capture(keys, self._image, self.dirty, wanted))
 
     def settle(self) -> None:

@@ -142,7 +142,7 @@ class Windows:
         self._taken = {**taken, **self._taken} if self._taken else taken
         self._dirty = {}
         self._captures.go_on_in(self._dirty)
-        return self._captures.add(Capture(list(taken), self._row, self._dirty))
+        return self._captures.add(Capture(taken.keys(), self._row, self._dirty))
 
     def capture_all(self) -> Capture[WindowKey, WindowRow]:
         """All windows, for a snapshot that needs no earlier one."""

@@ -62,18 +62,21 @@ Keys = Capture[str, Image]
 Opened = Capture[WindowKey, WindowRow]
 
 
-def encode(keys: Keys, windows: Opened, blob_bytes: int = BLOB_BYTES) -> Iterator[bytes]:
+def encode(
+    keys: Keys, windows: Opened, blob_bytes: int = BLOB_BYTES, rest: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
     """What a shard captured, as blobs; at least one. One that has come to `blob_bytes` takes no further rows.
 
-    Made for a thread beside the stream: no step holds the interpreter for much longer than a millisecond.
+    Made for a thread beside the stream: `rest` is called after each millisecond or so, and may let others run.
     """
-    batches = chain(_key_batches(keys), _window_batches(windows))
+    batches = chain(_key_batches(keys, rest), _window_batches(windows))
     more = True
     while more:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             more = False
             for batch in batches:
+                rest()
                 writer.write_batch(batch)
                 if sink.tell() >= blob_bytes:
                     more = True
@@ -82,9 +85,9 @@ def encode(keys: Keys, windows: Opened, blob_bytes: int = BLOB_BYTES) -> Iterato
         yield _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
 
 
-def _key_batches(keys: Keys) -> Iterator[pa.RecordBatch]:
-    for start in range(0, len(keys), _BATCH_ROWS):
-        names, images = keys.read(start, start + _BATCH_ROWS)
+def _key_batches(keys: Keys, rest: Callable[[], None]) -> Iterator[pa.RecordBatch]:
+    for names, images in keys.slices(_BATCH_ROWS):
+        rest()
         yield from _divided(names, images)
 
 
@@ -102,8 +105,7 @@ def _divided(names: list[str], images: list[Image]) -> Iterator[pa.RecordBatch]:
 
 
 def _window_batches(windows: Opened) -> Iterator[pa.RecordBatch]:
-    for start in range(0, len(windows), _BATCH_ROWS):
-        keys, rows = windows.read(start, start + _BATCH_ROWS)
+    for keys, rows in windows.slices(_BATCH_ROWS // 4):
         none = [None] * len(rows)
         rule_ids = [rule_id for rule_id, _ in keys]
         yield _batch([1] * len(rows), rule_ids, none, none, none, none, [msgspec.msgpack.encode(row) for row in rows])

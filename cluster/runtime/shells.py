@@ -38,7 +38,7 @@ from cluster.core.shard import Shard
 from cluster.runtime.job import KINDS, Failure, JobSpec, Status
 from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink
 from cluster.sources import InputUnreadable, Reader, SourceChanged, check_unchanged
-from cluster.stores import BlobMissing, Fenced, StoreUnreachable, open_store
+from cluster.stores import BlobMissing, Fenced, Store, StoreUnreachable, open_store
 from rules.pack import load_pack, log_types_of
 
 Background = Callable[[Callable[[], Message]], Message | None]
@@ -105,20 +105,23 @@ class ShardShell:
         if isinstance(effect, LoadBlobs):
             return BlobsLoaded(tuple(self._store.get_blob(self._job, name) for name in effect.names))
         if isinstance(effect, StoreSnapshot):
-            return self._background(lambda: self._store_snapshot(effect))
+            return self._background(lambda: store_snapshot(self._store, self._job, effect))
         raise InvariantBroken(f"a shard asked for {effect!r}")
 
-    def _store_snapshot(self, effect: StoreSnapshot) -> Message:
-        try:
-            names: list[str] = []
-            size_bytes = 0
-            for number, blob in enumerate(snapshot.encode(effect.keys, effect.windows)):
-                names.append(f"{effect.name}-{number}")
-                size_bytes += len(blob)
-                self._store.put_blob(self._job, names[-1], blob)
-        except StoreUnreachable as error:
-            return SnapshotFailed(effect.epoch, effect.shard, str(error))
-        return SnapshotStored(effect.epoch, effect.shard, tuple(names), size_bytes)
+
+def store_snapshot(store: Store, job: str, effect: StoreSnapshot) -> Message:
+    """Encode and store what was captured, in small steps between which whoever waits for the interpreter gets it."""
+    names: list[str] = []
+    size_bytes = 0
+    try:
+        blobs = snapshot.encode(effect.keys, effect.windows, rest=lambda: time.sleep(0))
+        for number, blob in enumerate(blobs):
+            names.append(f"{effect.name}-{number}")
+            size_bytes += len(blob)
+            store.put_blob(job, names[-1], blob)
+    except StoreUnreachable as error:
+        return SnapshotFailed(effect.epoch, effect.shard, str(error))
+    return SnapshotStored(effect.epoch, effect.shard, tuple(names), size_bytes)
 
 
 class CoordinatorShell:

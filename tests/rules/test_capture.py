@@ -18,8 +18,7 @@ from rules.windows import Policy, Windows
 def rows_of(capture: Capture[str, Image], step: int = 7) -> dict[str, Row]:
     """What a capture gives, read in slices."""
     found: dict[str, Row] = {}
-    for start in range(0, len(capture), step):
-        keys, images = capture.read(start, start + step)
+    for keys, images in capture.slices(step):
         found |= {key: Row(key, *image) for key, image in zip(keys, images, strict=True)}
     return found
 
@@ -83,7 +82,7 @@ def test_windows_are_captured_as_they_are() -> None:
     windows.free(math.inf, 4)
     windows.give_away([("R", "d0"), ("R", "d8")])
 
-    assert dict(zip(*everything.read(0, 100), strict=True)) == expected
+    assert dict(zip(*next(everything.slices(100)), strict=True)) == expected
     assert len(nothing) == 0
 
 

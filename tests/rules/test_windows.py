@@ -79,7 +79,7 @@ def test_windows_are_freed_when_the_horizon_passed_their_end(windows: Windows) -
     assert windows.free(3600.0, 10) == 0
     assert windows.free(3600.5, 10) == 1
     assert len(windows) == 0
-    assert windows.capture_dirty().read(0, 1)[1][0].opened_s is None
+    assert next(windows.capture_dirty().slices(1))[1][0].opened_s is None
 
 
 @given(
@@ -103,8 +103,9 @@ def test_a_restored_snapshot_goes_on_as_if_nothing_had_happened(
     whole = play(Windows(), numbered)
     before, after = Windows(), Windows()
     first_half = play(before, numbered[:cut])
-    for row in before.capture_dirty().read(0, 30)[1]:
-        after.restore(row)
+    for _, rows in before.capture_dirty().slices(30):
+        for row in rows:
+            after.restore(row)
     after.validate()
 
     assert first_half + play(after, numbered[cut:]) == whole

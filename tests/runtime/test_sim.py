@@ -172,9 +172,9 @@ def _impatient(_: Any) -> Any:
 
 
 def _uncopied(original: Any) -> Any:
-    def read(self: Capture[Any, Any], start: int, stop: int) -> Any:
+    def read(self: Capture[Any, Any], keys: Any) -> Any:
         self._kept = []
-        return original(self, start, stop)
+        return original(self, keys)
 
     return read
 
@@ -239,7 +239,7 @@ BUGS: dict[str, Patch] = {
     "the lane stops at its first pass": _replaced(
         lane.Lane, "run", lambda original: lambda self: original(self) and set()
     ),
-    "a snapshot has what came after it": _replaced(Capture, "read", _uncopied),
+    "a snapshot has what came after it": _replaced(Capture, "_read", _uncopied),
     "snapshots are of the epoch's start": _replaced(Shard, "_capture_keys", lambda _: _captured_before),
     "an image is lost": _replaced(State, "roll_back", lambda original: _one_image_less(original)),
     "images of a failed checkpoint are lost": _replaced(
@@ -304,7 +304,7 @@ def _blindly(original: Any) -> Any:
 def _captured_before(self: Shard, delta: bool) -> Any:
     keys = self.state.take_dirty() if delta else [row.key for row in self.state.rows(float("-inf"))]
     if self.state._epoch_images is None:
-        return Capture(keys[1:], self.state._image, self.state.dirty)
+        return Capture(list(keys)[1:], self.state._image, self.state.dirty)
     images = {key: (self.state._epoch_images.get(key) or self.state._image(key)) for key in keys}
     return Capture(keys, images.__getitem__, {})
 
