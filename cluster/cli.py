@@ -266,6 +266,26 @@ def check(
         raise typer.Exit(check_pack(directory))
 
 
+@app.command(
+    epilog="Example:  countersign explain rules/packs AWS.CloudTrail.AccessDenied.Burst --event denied.json    "
+    "Exit codes: 0 done, whether or not it matched; 1 the rule cannot be loaded; 2 no such rule or directory; "
+    "3 the event cannot be read."
+)
+def explain(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of rules.")],
+    rule_id: Annotated[str, typer.Argument(metavar="RULE_ID", help="The RuleID of one of them.")],
+    event: Annotated[
+        Path | None,
+        typer.Option(help="A file with an event as JSON, or several, one a line: they are evaluated in order."),
+    ] = None,
+) -> None:
+    """Say what a rule asks of events and which keys it touches; of an event, why it matches or not and what state it leaves."""
+    from cluster.explaining import explain as explain_rule
+
+    with _failures():
+        explain_rule(directory, rule_id, event)
+
+
 class _failures:
     """Turns what a user can mend into one line and an exit code; anything else is a bug and keeps its traceback."""
 
@@ -285,6 +305,7 @@ class _failures:
 def _exit_code(error: BaseException) -> int | None:
     from cluster.config import BadSetting
     from cluster.core.errors import CorruptSnapshot, LaterFormat
+    from cluster.explaining import NoSuchRule
     from cluster.run import CannotRun
     from cluster.sinks import OutputExists, SinkFailed
     from cluster.sources import InputMissing, InputUnreadable, SourceChanged
@@ -298,7 +319,7 @@ def _exit_code(error: BaseException) -> int | None:
         return error.exit_code
     table: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
         ((InvalidPack,), 1),
-        ((MissingPack, BadSetting, BadFilter, NothingToTest, BadName), 2),
+        ((MissingPack, BadSetting, BadFilter, NothingToTest, BadName, NoSuchRule), 2),
         ((InputMissing, InputUnreadable, SourceChanged), 3),
         ((StoreUnreachable, LeaseHeld, Fenced, BlobMissing, CorruptSnapshot, LaterFormat, SinkFailed, OutputExists), 4),
     )

@@ -19,7 +19,9 @@ _COLOURS = {"CRITICAL": "bold white on red", "HIGH": "bold red", "MEDIUM": "yell
 class Display:
     """The driver's face. Without a terminal it prints records only."""
 
-    def __init__(self, outputs: dict[str, str], *, live: bool, human_alerts: IO[str] | None, quiet: bool = False) -> None:
+    def __init__(
+        self, outputs: dict[str, str], *, live: bool, human_alerts: IO[str] | None, quiet: bool = False
+    ) -> None:
         self._quiet = quiet
         self._outputs = outputs
         self._live_wanted = live

@@ -201,4 +201,6 @@ def _bounds(groups: Collection[int]) -> list[int]:
 
 
 def _groups(bounds: list[int]) -> frozenset[int]:
-    return frozenset(group for start, stop in zip(bounds[::2], bounds[1::2], strict=True) for group in range(start, stop))
+    return frozenset(
+        group for start, stop in zip(bounds[::2], bounds[1::2], strict=True) for group in range(start, stop)
+    )

@@ -94,7 +94,10 @@ class Store:
 
     def damage_newest(self, rng: random.Random) -> bool:
         """Spoil or lose a blob of the newest checkpoint, or spoil its manifest, if an older one is whole."""
-        if not all(self._is_whole(manifest) for _, _, manifest in self._now.manifests[-2:]) or len(self._now.manifests) < 2:
+        if (
+            not all(self._is_whole(manifest) for _, _, manifest in self._now.manifests[-2:])
+            or len(self._now.manifests) < 2
+        ):
             return False
         older, newest = (snapshot.decode_manifest(data)["blobs"] for _, _, data in self._now.manifests[-2:])
         own = [name for name in newest if name not in older]
