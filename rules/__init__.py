@@ -20,6 +20,7 @@ logtypes.py read files.
     logtypes.py    log types as data: time, indicators, how to recognise them
     jsontext.py    bytes -> JSON value
     times.py       texts and numbers -> time
+    guards/        what must hold of an event for a rule to match, and the index by it
     filters.py     which detections of a pack are meant
     selftest.py    the tests that stand in a rule's YAML
     errors.py      what can be wrong with a pack
