@@ -29,12 +29,14 @@ def newest_whole(
 
     `tell` hears of each that is passed over, and what is wrong with it. With `blobs` every blob is read and its checksum
     compared; without, manifests only. What is input is always that of the newest manifest that can be read, for the outputs
-    may hold what came of it: the files in their order, and the evaluations that are known not to return.
+    may hold what came of it: the files in their order, and the evaluations that are known not to return. A key that somebody
+    removed (removing.py) is input too, and cannot be removed again in the middle of a replay: no checkpoint before that will do.
 
     Raises CorruptSnapshot when there are manifests and none will do, LaterFormat, StoreUnreachable.
     """
     damage: list[str] = []
     inputs: dict[str, Any] = {}
+    removed: list[Any] = []
     for data in store.manifests(job):
         try:
             manifest = snapshot.decode_manifest(data)
@@ -42,7 +44,12 @@ def newest_whole(
             damage.append(str(error))
             tell(f"job {job}: checkpoint damaged: {error}: going back to an older one")
             continue
-        inputs = inputs or {"partitions": manifest["partitions"], **poison_record(poison_of(manifest))}
+        if not inputs:
+            inputs = {"partitions": manifest["partitions"], **poison_record(poison_of(manifest))}
+            removed = manifest.get("removed", [])
+        if manifest.get("removed", []) != removed:
+            damage.append(f"epoch {manifest['epoch']} is from before a key was removed by hand")
+            break
         wrong = _damaged_blob(store, job, manifest["blobs"]) if blobs else None
         if wrong is None:
             return manifest | inputs

@@ -30,6 +30,10 @@ state_app = typer.Typer(no_args_is_help=True, help="Look at a job's keys.")
 app.add_typer(state_app, name="state")
 
 
+def _say(text: str) -> None:
+    print(f"countersign: {text}", file=sys.stderr)
+
+
 def _fail(exit_code: int, message: str) -> typer.Exit:
     print(f"countersign: {message}", file=sys.stderr)
     return typer.Exit(exit_code)
@@ -114,7 +118,7 @@ def run(
     with _failures():
         summary = running.run(options, config.from_environment(os.environ), _runtime_starter(runtime, address), display)
     for note in summary.notes:
-        print(f"countersign: {note}", file=sys.stderr)
+        _say(note)
     if json:
         print(orjson.dumps(summary.record).decode())
     elif not quiet:
@@ -137,44 +141,117 @@ def _runtime_starter(runtime: str, address: str | None) -> Any:
     return start
 
 
+_STORE = typer.Option(help="The job's store.")
+_JOB = typer.Option(help="The job.")
+
+
+@app.command(
+    epilog="Example:  countersign status --job march --store redis://localhost:6379/0    "
+    "Exit codes: 0 also where the job does not run; 4 no such job."
+)
+def status(
+    job: Annotated[str, _JOB],
+    store: Annotated[str, _STORE] = ".countersign",
+    json: Annotated[bool, typer.Option("--json", help="Print one object instead.")] = False,
+) -> None:
+    """Say how a job stands: whether it runs, how far it is, what it found."""
+    from cluster.asking import standing, status_text
+    from cluster.stores import open_store
+
+    with _failures():
+        now = standing(open_store(store), job, _say)
+    if json:
+        import orjson
+
+        print(orjson.dumps(now.record()).decode())
+    else:
+        print(status_text(now))
+
+
+@app.command(
+    epilog="Example:  countersign stop --job march    "
+    "Exit codes: 0 it has stopped; 4 no such job, it does not run, or it could not save its last checkpoint."
+)
+def stop(job: Annotated[str, _JOB], store: Annotated[str, _STORE] = ".countersign") -> None:
+    """Have a run end after one more checkpoint, as Ctrl-C there does, and wait until it has."""
+    from cluster import asking
+    from cluster.stores import open_store
+
+    with _failures():
+        try:
+            well, text = asking.stopped_text(job, asking.stop(open_store(store), job))
+        except KeyboardInterrupt:
+            raise _fail(130, f"job {job}: it was asked to stop, and will: nobody waits for it any more") from None
+    if not well:
+        raise _fail(4, text)
+    print(text)
+
+
 @state_app.command("get", epilog="Example:  countersign state get 'denied:arn:aws:iam::1:user/eve' --job march")
 def state_get(
     key: Annotated[str, typer.Argument(help="The key as a rule wrote it.")],
-    job: Annotated[str, typer.Option(help="The job.")],
-    store: Annotated[str, typer.Option(help="The job's store.")] = ".countersign",
+    job: Annotated[str, _JOB],
+    store: Annotated[str, _STORE] = ".countersign",
 ) -> None:
-    """Print what a key holds, as of the job's last checkpoint."""
+    """Print what a key holds: now if the job runs, else as of its last checkpoint."""
     with _failures():
-        _, rows = _rows(store, job)
-    for row in rows:
-        if row.key == key:
-            print(_row_text(row))
-            return
-    raise _fail(1, f"{key!r}: job {job} has no such key, or it has expired: `countersign state ls` lists them")
+        rows, _ = _rows(store, job, key, "", 1)
+    if not rows:
+        raise _fail(1, f"{key!r}: job {job} has no such key, or it has expired: `countersign state ls` lists them")
+    print(_row_text(rows[0]))
 
 
 @state_app.command("ls", epilog="Example:  countersign state ls --prefix denied: --limit 20 --job march")
 def state_ls(
-    job: Annotated[str, typer.Option(help="The job.")],
+    job: Annotated[str, _JOB],
     prefix: Annotated[str, typer.Option(help="Only keys that start with this.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
-    store: Annotated[str, typer.Option(help="The job's store.")] = ".countersign",
+    store: Annotated[str, _STORE] = ".countersign",
 ) -> None:
-    """List keys, as of the job's last checkpoint, in key order."""
+    """List keys in order, all as of one moment: now if the job runs, else the last checkpoint."""
     with _failures():
-        _, rows = _rows(store, job)
-    chosen = [row for row in rows if row.key.startswith(prefix)]
-    for row in chosen[:limit]:
+        rows, more = _rows(store, job, None, prefix, limit)
+    for row in rows:
         print(_row_text(row))
-    if len(chosen) > limit:
-        print(f"countersign: {len(chosen) - limit} more: raise --limit or narrow --prefix", file=sys.stderr)
+    if more:
+        _say(f"{more} more: raise --limit or narrow --prefix")
 
 
-def _rows(store_url: str, job: str) -> tuple[dict[str, Any], list[Any]]:
-    from cluster.run import state_rows
+@state_app.command(
+    "rm",
+    epilog="Example:  countersign stop --job march && countersign state rm 'denied:arn:aws:iam::1:user/eve' --job march",
+)
+def state_rm(
+    key: Annotated[str, typer.Argument(help="The key as a rule wrote it.")],
+    job: Annotated[str, _JOB],
+    store: Annotated[str, _STORE] = ".countersign",
+) -> None:
+    """Remove a key from a job that was stopped. What the job finds from then on is no longer what its input alone says."""
+    from cluster.removing import remove_key
     from cluster.stores import open_store
 
-    return state_rows(open_store(store_url), job, lambda text: print(f"countersign: {text}", file=sys.stderr))
+    with _failures():
+        if not remove_key(open_store(store), job, key, _say):
+            raise _fail(1, f"{key!r}: job {job} has no such key, or it has expired: `countersign state ls` lists them")
+    _say(f"{key!r} is removed: what job {job} finds from here on is no longer what its input alone says")
+
+
+def _rows(store_url: str, job: str, key: str | None, prefix: str, limit: int) -> tuple[list[Any], int]:
+    """(rows, how many there are beside them), live if the job runs. On standard error it says as of when they are."""
+    from cluster import asking
+    from cluster.stores import open_store
+
+    store = open_store(store_url)
+    live = asking.keys(store, job, key, prefix, limit)
+    if live is not None:
+        _say(f"job {job} runs: as of its epoch {live.epoch}")
+        return live.rows, live.more
+    from cluster.run import state_rows
+
+    manifest, rows = state_rows(store, job, _say)
+    _say(f"job {job} does not run: as of its last checkpoint, epoch {manifest['epoch']}")
+    chosen = [row for row in rows if row.key.startswith(prefix) and key in (None, row.key)]
+    return chosen[:limit], max(0, len(chosen) - limit)
 
 
 def _row_text(row: Any) -> str:
@@ -303,6 +380,10 @@ class _failures:
 
 
 def _exit_code(error: BaseException) -> int | None:
+    from cluster.asking import Refused
+
+    if isinstance(error, Refused):  # before the imports below, which take a while
+        return error.exit_code
     from cluster.config import BadSetting
     from cluster.core.errors import CorruptSnapshot, LaterFormat
     from cluster.explaining import NoSuchRule

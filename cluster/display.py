@@ -27,7 +27,8 @@ class Display:
         self._live_wanted = live
         self._human_alerts = human_alerts
         self._live: Any = None
-        self._severities: Counter[str] = Counter()
+        self.severities: Counter[str] = Counter()
+        """How many alerts of each came."""
         self._seen: list[tuple[float, int]] = []
         self._note = ""
 
@@ -50,7 +51,7 @@ class Display:
         """Print the records that go to the terminal."""
         for kind, records in status.lines.items():
             if kind == "alerts":
-                self._severities.update(orjson.loads(record)["severity"] for record in records)
+                self.severities.update(orjson.loads(record)["severity"] for record in records)
                 if self._outputs.get("alerts", "-") == "-" and self._human_alerts is not None:
                     for record in records:
                         self._print_alert(orjson.loads(record))
@@ -110,8 +111,8 @@ class Display:
             age = f"{max(0.0, time.monotonic() - status.checkpointed_at_s):.0f} s ago"
         alerts = Text()
         for severity in _SEVERITIES:
-            if self._severities[severity]:
-                alerts.append(f"{severity} {self._severities[severity]}  ", style=_COLOURS[severity])
+            if self.severities[severity]:
+                alerts.append(f"{severity} {self.severities[severity]}  ", style=_COLOURS[severity])
         table.add_row("events", f"{totals.counts.events:,}", f"{self._rate(totals.counts.events):,.0f}/s")
         table.add_row("event time", w, "")
         table.add_row("alerts", f"{totals.alerts:,}", alerts)

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +19,10 @@ from urllib.parse import parse_qsl, urlsplit
 from cluster import sinks
 from cluster.checkpoints import newest_whole
 from cluster.config import Config
+from cluster.control import Control, lane_shares
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase, Progress, Totals, partitions_of, progress_of
-from cluster.core.messages import Counts, Message, Partition, SourceGrew, StopRequested
+from cluster.core.messages import Message, Partition, SourceGrew, StopRequested
 from cluster.display import Display
 from cluster.runtime.job import CheckpointDamaged, JobSpec, ProcessLost, Status
 from cluster.sources import discover
@@ -113,15 +114,16 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     job = options.job or time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid())
     fence = store.acquire(job, fresh=options.fresh)
     try:
-        spool = _spool(options, job) if "-" in options.inputs else None
-        known = newest_whole(store, job, display.note)
-        spec = _prepare(options, config, pack, types, partitions, store, fence, spool, known)
-        drive = _Drive(spec, store, spool, start_runtime, display)
-        try:
-            status = drive.run()
-        finally:
-            fence = drive.spec.fence
-        return _conclude(options, drive, status)
+        with Control(store, job) if options.job is not None else nullcontext() as control:
+            spool = _spool(options, job) if "-" in options.inputs else None
+            known = newest_whole(store, job, display.note)
+            spec = _prepare(options, config, pack, types, partitions, store, fence, spool, known)
+            drive = _Drive(spec, store, spool, start_runtime, display, control)
+            try:
+                status = drive.run()
+            finally:
+                fence = drive.spec.fence
+            return _conclude(options, drive, status)
     finally:
         with suppress(Exception):
             store.release(fence)
@@ -448,6 +450,7 @@ class _Drive:
         spool: Spool | None,
         start_runtime: Callable[[JobSpec], Runtime],
         display: Display,
+        control: Control | None,
     ) -> None:
         self.spec = spec
         self.restarts = spec.fence.number - 1 if spec.resume else 0
@@ -456,6 +459,8 @@ class _Drive:
         self._spool = spool
         self._start_runtime = start_runtime
         self._display = display
+        self._control = control
+        self._stopper = _Stopper()
         self._shown = _Shown()
         self._barren = 0
         """Lives in a row that came to no checkpoint."""
@@ -465,7 +470,7 @@ class _Drive:
     def run(self) -> Status:
         """Raises CannotRun."""
         began_s = time.monotonic()
-        stopper = _Stopper()
+        stopper = self._stopper
         before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
         runtime: Runtime | None = None
         try:
@@ -489,6 +494,8 @@ class _Drive:
                         runtime = None
                         runtime = self._start_again(lost)
                 self._display.lines(status)
+                if self._control is not None:
+                    self._control.end(self, status)
         finally:
             ended_s = time.monotonic()
             for number, handler in before.items():
@@ -497,6 +504,19 @@ class _Drive:
                 runtime.close()
         self.seconds, self.start_seconds = ended_s - started_s, started_s - began_s
         return status
+
+    @property
+    def severities(self) -> Mapping[str, int]:
+        """How many alerts of each severity came."""
+        return self._display.severities
+
+    def growing_bytes(self) -> int | None:
+        """How far the input that is still coming has come."""
+        return self._spool.progress()[0] if self._spool is not None else None
+
+    def stop(self) -> None:
+        """As a first Ctrl-C does."""
+        self._stopper.asked = True
 
     def _until_over(self, runtime: Runtime, stopper: _Stopper) -> Status:
         spec, display = self.spec, self._display
@@ -513,6 +533,8 @@ class _Drive:
             if status.failure is not None or status.phase is Phase.FINISHED:
                 status.lines = {}
                 return status
+            if self._control is not None:
+                self._control.turn(self, runtime, status)
             if stopper.asked and not told:
                 told = True
                 display.note("stopping: one more checkpoint (again to stop at once)")
@@ -538,6 +560,8 @@ class _Drive:
     def _start_again(self, lost: ProcessLost) -> Runtime:
         """The next life, from the store alone and under a token of its own. Raises CannotRun where that leads nowhere."""
         self._display.note(f"{lost}: going on from the last checkpoint")
+        if self._control is not None:
+            self._control.restarting()
         self._shown.restart()
         self.spec = replace(self.spec, shards=self._rescale_to or self.spec.shards)
         self._rescale_to = None
@@ -631,7 +655,7 @@ def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
         "restarts": drive.restarts,
         "shards": status.shards,
         "interrupted": status.interrupted,
-        "lane": _lane(counts),
+        "lane": lane_shares(counts),
     }
     letters = Path(spec.outputs["dead_letters"])
     if totals.dead_letters:
@@ -650,20 +674,6 @@ def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
             notes.append("interrupted after a checkpoint: the same command goes on from here")
         return Summary(spec.fence.job, 130, record, notes)
     return Summary(spec.fence.job, 0, record, notes)
-
-
-def _lane(counts: Counts) -> dict[str, Any]:
-    """RuleID -> what of it ran in the serial lane, for the rules of which anything did."""
-    return {
-        rule_id: {
-            "deferred": each.deferred,
-            "evaluations": each.lane,
-            "fraction": round(each.lane / max(each.evaluations, each.lane), 4),
-            "seconds": round(each.lane_s, 3),
-        }
-        for rule_id, each in sorted(counts.rules.items())
-        if each.lane
-    }
 
 
 def _forget(options: Options, store: Store, job: str) -> None:

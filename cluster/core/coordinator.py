@@ -155,6 +155,8 @@ class Progress:
     """What the run had done by then, for those who take it over."""
     poison: Poison = NO_POISON
     """Evaluations that do not return, as far as they are known. It grows between lives only."""
+    removed: tuple[tuple[str, int], ...] = ()
+    """(key, epoch after which) for keys that somebody removed by hand (cluster/removing.py)."""
 
 
 @dataclass(slots=True)
@@ -547,6 +549,7 @@ class Coordinator:
                 dict(self._limiter),
                 copy.deepcopy(self.totals),
                 self._start.poison,
+                self._start.removed,
             )
         self._let_go()
         return [deliver, *self._commit()]
@@ -622,10 +625,11 @@ class Coordinator:
             return []
         checkpoint.committing = True
         blobs = checkpoint.blobs
-        manifest = self.manifest(checkpoint.progress, blobs)
+        manifest = self.manifest(checkpoint.progress, blobs, closed=checkpoint.epoch == self._last_epoch)
         return [CommitManifest(checkpoint.epoch, manifest, tuple(blob.name for blob in blobs))]
 
-    def manifest(self, progress: Progress, blobs: tuple[Blob, ...]) -> dict[str, Any]:
+    def manifest(self, progress: Progress, blobs: tuple[Blob, ...], *, closed: bool = False) -> dict[str, Any]:
+        """`closed` says that nothing was delivered past it: the run that wrote it ended with it."""
         return {
             "format": snapshot.FORMAT,
             "job": self._config.job,
@@ -636,6 +640,7 @@ class Coordinator:
             "job_start_s": self._config.job_start_s,
             "lateness_s": self._config.lateness_s,
             "partitions": [_partition_record(p) for p in self._partitions],
+            "closed": closed,
             **progress_record(progress, blobs),
         }
 
@@ -710,6 +715,7 @@ def progress_record(progress: Progress, blobs: tuple[Blob, ...]) -> dict[str, An
         **snapshot.blobs_record(blobs),
         "totals": asdict(progress.totals),
         **poison_record(progress.poison),
+        "removed": [list(each) for each in progress.removed],
     }
 
 
@@ -726,6 +732,7 @@ def progress_of(manifest: dict[str, Any]) -> Progress:
         {rule_id: (opened_s, count) for rule_id, (opened_s, count) in manifest["limiter"].items()},
         _totals_of(manifest.get("totals", {})),
         poison_of(manifest),
+        tuple((key, epoch) for key, epoch in manifest.get("removed", ())),
     )
 
 

@@ -2,7 +2,7 @@
 
 A blob is an 8-byte head (magic `CSB1`, CRC-32 of the rest) and a compressed Arrow IPC stream of rows, some at a time: kind 0
 is a key, kind 1 an alert window. Rows without `expiry_s` (keys) or `opened_s` (windows) are tombstones. A manifest is JSON with a
-CRC of its own, so that a person can read it.
+CRC of its own, so that a person can read it. Arrow is imported with the first blob: `status` reads manifests, and starts at once.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.ipc
 
 from cluster.core.errors import CorruptSnapshot, LaterFormat
 from cluster.core.keygroups import key_grouping
@@ -23,6 +22,9 @@ from cluster.core.messages import Blob
 from rules.capture import Capture
 from rules.state import Image, Row
 from rules.windows import WindowKey, WindowRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 2
 """Format version of manifests. Later code restores every earlier format.
@@ -45,17 +47,23 @@ _BATCH_ROWS = 2048
 _BATCH_TEXT = 1 << 20
 """The same for characters in sets and dictionaries."""
 
-_SCHEMA = pa.schema(
-    [
-        ("kind", pa.uint8()),
-        ("key", pa.string()),
-        ("counter", pa.int64()),
-        ("members", pa.list_(pa.string())),
-        ("dictionary", pa.string()),
-        ("expiry_s", pa.int64()),
-        ("window", pa.binary()),
-    ]
-)
+
+@cache
+def _schema() -> pa.Schema:
+    """The columns of a blob."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("kind", pa.uint8()),
+            ("key", pa.string()),
+            ("counter", pa.int64()),
+            ("members", pa.list_(pa.string())),
+            ("dictionary", pa.string()),
+            ("expiry_s", pa.int64()),
+            ("window", pa.binary()),
+        ]
+    )
 
 
 Keys = Capture[str, Image]
@@ -69,11 +77,14 @@ def encode(
 
     Made for a thread beside the stream: `rest` is called after each millisecond or so, and may let others run.
     """
+    import pyarrow as pa
+    import pyarrow.ipc
+
     batches = chain(_key_batches(keys, rest), _window_batches(windows))
     more = True
     while more:
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        with pa.ipc.new_stream(sink, _schema(), options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             more = False
             for batch in batches:
                 rest()
@@ -112,8 +123,10 @@ def _window_batches(windows: Opened) -> Iterator[pa.RecordBatch]:
 
 
 def _batch(*columns: Sequence[object]) -> pa.RecordBatch:
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-    return pa.record_batch(arrays, schema=_SCHEMA)
+    import pyarrow as pa
+
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)]
+    return pa.record_batch(arrays, schema=_schema())
 
 
 def check(blob: bytes) -> memoryview:
@@ -133,10 +146,12 @@ def check(blob: bytes) -> memoryview:
 
 def decode(blob: bytes) -> tuple[list[Row], list[WindowRow]]:
     """The rows of a blob. Raises CorruptSnapshot, LaterFormat."""
-    table = pa.ipc.open_stream(check(blob)).read_all()
+    import pyarrow.ipc
+
+    table = pyarrow.ipc.open_stream(check(blob)).read_all()
     keys: list[Row] = []
     windows: list[WindowRow] = []
-    for row in zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True):
+    for row in zip(*(table.column(name).to_pylist() for name in _schema().names), strict=True):
         kind, key, counter, members, dictionary, expiry_s, window = row
         if kind == 0:
             keys.append(Row(key, counter, None if members is None else tuple(members), dictionary, expiry_s))
