@@ -185,6 +185,16 @@ def test_what_became_input_since_an_older_checkpoint_stays_so(filled: Kept) -> N
     assert poison_of(manifest).timeouts == (("Slow", (0, 8, 0), 15.0),)
 
 
+def test_no_checkpoint_from_before_a_key_was_removed_by_hand_will_do(filled: Kept) -> None:
+    newest = snapshot.decode_manifest(filled.open().manifests("j")[0])
+    filled.write_newest_manifest(snapshot.encode_manifest({**newest, "removed": [["key-3", 8]]}))
+    assert chosen(filled, []) == 8
+    filled.spoil("spoiled")
+
+    with pytest.raises(CorruptSnapshot, match="epoch 5 is from before a key was removed by hand"):
+        chosen(filled, [])
+
+
 def test_state_shows_the_last_whole_checkpoint_and_says_so(filled: Kept) -> None:
     filled.spoil("spoiled")
     told: list[str] = []
