@@ -12,7 +12,10 @@ from cluster.asking import Refused
 from cluster.core import snapshot
 from cluster.run import state_rows
 from cluster.stores import Fence, LeaseHeld, Store
-from rules.state import Row
+from rules.capture import Capture
+from rules.windows import WindowKey, WindowRow
+
+_NO_WINDOW: dict[WindowKey, WindowRow] = {}
 
 
 def remove_key(store: Store, job: str, key: str, tell: Callable[[str], None]) -> bool:
@@ -44,7 +47,10 @@ def _remove(store: Store, fence: Fence, key: str, tell: Callable[[str], None]) -
         return False
     epoch = manifest["epoch"]
     name = f"{fence.number:08d}-{epoch:010d}-{fence.owner}-removed"
-    store.put_blob(fence.job, name, snapshot.encode([Row(key, None, None, None, None)], []))
+    (tombstone,) = snapshot.encode(
+        Capture([key], lambda _: (None, None, None, None), {}), Capture([], _NO_WINDOW.__getitem__, {})
+    )
+    store.put_blob(fence.job, name, tombstone)
     blobs = [*manifest["blobs"], name]
     removed = [*manifest.get("removed", []), [key, epoch]]
     changed = {**manifest, "fence": fence.number, "blobs": blobs, "removed": removed}
