@@ -41,6 +41,7 @@ COMMANDS = {
     "until countersign status ": HERE,
     "countersign test ": HERE,
     "countersign check ": HERE,
+    "countersign explain ": "tests/test_explaining.py::test_the_example_of_its_help_works",
     "make demo": "tests/bench/test_demo.py::test_the_demo_finds_what_was_planted",
     "make simulate ": "tests/runtime/test_sim.py::test_fresh_seeds_come_to_what_one_process_would",
     "make chaos ": "tests/test_chaos.py::test_shards_and_coordinators_are_killed_and_frozen_and_nothing_differs",
@@ -122,7 +123,7 @@ def test_every_command_is_run_by_a_test() -> None:
 
 
 def test_a_command_that_is_not_in_the_table_would_be_noticed() -> None:
-    for command in ("countersign explain mine", "make bench", "python -m bench recovery", "rm -rf build"):
+    for command in ("countersign forget mine", "make bench", "python -m bench recovery", "rm -rf build"):
         assert _where(command) is None
 
 
