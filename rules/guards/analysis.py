@@ -41,7 +41,9 @@ from rules.guards.values import (
     HARMLESS,
     ISINSTANCE,
     NONE,
+    ORDERLESS,
     PLAIN,
+    READING,
     REDUCE,
     TRUE,
     UNKNOWN,
@@ -50,6 +52,8 @@ from rules.guards.values import (
     Event,
     Field,
     elements_of,
+    has_order,
+    in_order,
     is_atom,
     is_data,
     is_instance_of,
@@ -245,7 +249,7 @@ class _Walk(Expressions):
             return []
         if len(outcomes) == 1 and not orelse and not _leaves_loop(body):
             held, container = outcomes[0]
-            known = elements_of(container.value) if isinstance(container, Constant) and container.is_data else None
+            known = in_order(container)
             if known is not None and len(known) <= _MAX_UNROLLED:
                 ways: list[Way] = [(held, env)]
                 for each in known:
@@ -379,8 +383,12 @@ class _Walk(Expressions):
     def _only_reads(self, node: ast.AST, parents: dict[ast.AST, ast.AST], frame: Frame) -> bool:
         parent = parents.get(node)
         match parent:
-            case ast.Compare() | ast.FormattedValue() | ast.If() | ast.While() | ast.Assert() | ast.Return():
+            case ast.FormattedValue() | ast.If() | ast.While() | ast.Assert() | ast.Return():
                 return True
+            case ast.Compare(left=left, ops=ops):
+                # What it is compared with otherwise might have its own ways.
+                contains = all(isinstance(op, ast.In | ast.NotIn) for op in ops) and left is not node
+                return contains or all(isinstance(op, ast.Is | ast.IsNot) for op in ops)
             case ast.UnaryOp(op=ast.Not()):
                 return True
             case ast.IfExp(test=test) if test is node:
@@ -393,12 +401,11 @@ class _Walk(Expressions):
                 return True
             case ast.Attribute(attr=method, ctx=ast.Load()):
                 call = parents.get(parent)
-                return isinstance(call, ast.Call) and call.func is parent and method not in CHANGING_METHODS
-            case ast.Call(func=ast.Name(id=called), args=arguments) if node in arguments and not parent.keywords:
-                found = None if called in frame.local_names else self.world.name(frame.code, called)
-                return isinstance(found, Constant) and (
-                    found.value is ISINSTANCE or HARMLESS.get(id(found.value)) is found.value is not dict
-                )
+                called = isinstance(call, ast.Call) and call.func is parent
+                return called and method not in CHANGING_METHODS and not method.startswith("_")
+            case ast.Call(func=ast.Name(id=name), args=arguments) if node in arguments and not parent.keywords:
+                found = None if name in frame.local_names else self.world.name(frame.code, name)
+                return isinstance(found, Constant) and id(found.value) in READING
         return False
 
     def _augment(
@@ -518,8 +525,10 @@ class _Walk(Expressions):
     ) -> Outcomes:
         if not given.all_plain:
             return self._unknown_call(node, given, env, frame, facts)
-        if id(function) in FOLDED and given.is_simple and all(isinstance(each, Constant) for each in given.positional):
-            values = [each.value for each in given.positional if isinstance(each, Constant)]
+        constants = [each for each in given.positional if isinstance(each, Constant)]
+        ordered = id(function) in ORDERLESS or all(map(has_order, constants))
+        if id(function) in FOLDED and given.is_simple and len(constants) == len(given.positional) and ordered:
+            values = [each.value for each in constants]
             if all(_size(value) <= _MAX_FOLDED for value in values):
                 try:
                     made = function(*values)
@@ -539,7 +548,7 @@ class _Walk(Expressions):
     def _reduce(self, node: ast.Call, given: Sequence[Abstract], env: Env, frame: Frame, facts: Facts) -> Outcomes:
         """functools.reduce(), as in helpers that go down a path of keys."""
         function, over, start = given
-        known = elements_of(over.value) if isinstance(over, Constant) and over.is_data else None
+        known = in_order(over)
         if known is None or len(known) > _MAX_UNROLLED or not isinstance(function, Lambda):
             return self.unknown(node, env, frame, facts, "calls reduce()")
         outcomes: Outcomes = [(facts, start)]
@@ -681,8 +690,10 @@ class _Walk(Expressions):
                     default = given.positional[1] if len(given.positional) == 2 else NONE
                     return self.looked_up(receiver, index, default, facts)
         if isinstance(receiver, Constant) and receiver.is_data and method in FOLDED_METHODS and given.is_simple:
-            values = [each.value for each in given.positional if isinstance(each, Constant) and each.is_data]
-            if len(values) == len(given.positional) and _size(receiver.value) <= _MAX_FOLDED:
+            constants = [each for each in given.positional if isinstance(each, Constant) and each.is_data]
+            values = [each.value for each in constants]
+            ordered = all(map(has_order, [receiver, *constants]))
+            if len(values) == len(given.positional) and _size(receiver.value) <= _MAX_FOLDED and ordered:
                 try:
                     made = getattr(receiver.value, method)(*values)
                 except Exception:

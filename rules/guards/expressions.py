@@ -27,6 +27,7 @@ from rules.guards.values import (
     Event,
     Field,
     elements_of,
+    in_order,
     is_atom,
     is_data,
 )
@@ -521,13 +522,14 @@ class Expressions(ABC):
                 if len(outcomes) != 1 or (function is ALL and ifs):
                     return None
                 held, container = outcomes[0]
-                elements_known = elements_of(container.value) if isinstance(container, Constant) else None
-                if elements_known is None or not container.is_plain or len(elements_known) > _MAX_UNROLLED:
+                elements_known = in_order(container)
+                if elements_known is None or len(elements_known) > _MAX_UNROLLED:
                     return None
                 asked = ast.BoolOp(ast.And(), [*ifs, element]) if ifs else element
+                shared = isinstance(container, Constant) and container.is_shared
                 going, done = held, NEVER
                 for known in elements_known:
-                    inner = {**env, name: Constant(known)}
+                    inner = {**env, name: Constant(known, is_shared=shared)}
                     true, false = self.test(asked, inner, frame, going)
                     going, ended = (false, true) if function is ANY else (true, false)
                     done = either(done, ended)

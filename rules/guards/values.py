@@ -146,6 +146,24 @@ def elements_of(value: Any) -> list[Any] | None:
     return list(value) if type(value) in (*_SEQUENCES, dict) else None
 
 
+def in_order(value: Abstract) -> list[Any] | None:
+    """The elements of a constant container as a rule goes through them; None where that is not known."""
+    return elements_of(value.value) if isinstance(value, Constant) and value.is_data and has_order(value) else None
+
+
+def has_order(value: Constant) -> bool:
+    """Whether a constant has the same order in every evaluation: not a set that a function makes anew each time."""
+    return value.is_shared or not _holds_set(value.value)
+
+
+def _holds_set(value: Any) -> bool:
+    if type(value) in (set, frozenset):
+        return True
+    return any(map(_holds_set, elements_of(value) or ())) or (
+        type(value) is dict and any(map(_holds_set, value.values()))
+    )
+
+
 def _equal(one: Any, other: Any) -> bool:
     return bool(one == other) if is_data(one) and is_data(other) else False
 
@@ -167,10 +185,38 @@ FOLDED = {
 }
 """Of these, those whose result is computed where the arguments are constants."""
 
+ORDERLESS = frozenset(map(id, (len, sorted, set, frozenset)))
+"""Of these, those whose result does not depend on the order of a set."""
+
+READING = frozenset(
+    map(
+        id,
+        (
+            all,
+            any,
+            bool,
+            enumerate,
+            frozenset,
+            hash,
+            isinstance,
+            len,
+            list,
+            repr,
+            reversed,
+            set,
+            sorted,
+            str,
+            tuple,
+            zip,
+        ),
+    )
+)
+"""Functions that do nothing to a flat container and do not give it back."""
+
 ANY, ALL, ISINSTANCE, BOOL, REDUCE = any, all, isinstance, bool, functools.reduce
 
 FOLDED_METHODS = frozenset(
-    {"capitalize", "casefold", "endswith", "format", "get", "items", "join", "keys", "lower", "lstrip", "removeprefix"}
+    {"capitalize", "casefold", "endswith", "get", "items", "join", "keys", "lower", "lstrip", "removeprefix"}
     | {"removesuffix", "replace", "rstrip", "split", "startswith", "strip", "title", "union", "upper", "values"}
 )
 """Methods whose result is computed where the receiver and the arguments are constants."""

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rules.guards.values import PLAIN, UNKNOWN, Abstract, Constant, events_are_ours, is_data, mutable_parts
+from rules.guards.values import PLAIN, UNKNOWN, Abstract, Constant, events_are_ours, is_atom, is_data, mutable_parts
 
 if TYPE_CHECKING:
     from rules.datamodels import DataModel
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _REACHES_INTO_OTHERS = frozenset(
     {"_fields", "_folded", "_getframe", "_items", "ctypes", "f_back", "f_globals", "f_locals", "gc", "inspect"}
-    | {"original", "raw", "__code__", "__defaults__", "__kwdefaults__", "__class__"}
+    | {"original", "raw", "__code__", "__defaults__", "__kwdefaults__", "__class__", "__dict__", "__getattribute__"}
+    | {"__setattr__", "attrgetter", "delattr", "getattr", "methodcaller", "setattr", "vars"}
 )
 """Names through which a function might change an event, or what another function is or holds."""
 
@@ -87,7 +88,8 @@ class World:
         if type(function) is not FunctionType or function.__closure__:
             return None
         code = self._by_namespace.get(id(function.__globals__))
-        node = None if code is None else function_node(code.source, function.__code__)
+        nested = function.__code__.co_qualname != function.__code__.co_name  # in a class, say, where names are mangled
+        node = None if code is None or nested else function_node(code.source, function.__code__)
         return None if code is None or node is None else Followed(node, code)
 
     def is_rebound(self, code: Code, name: str) -> bool:
@@ -114,8 +116,8 @@ class World:
         if name not in vars(module):
             return UNKNOWN
         value = vars(module)[name]
-        if code is None and type(value).__name__ == "RegexFlag":
-            return PLAIN
+        if code is None and (isinstance(value, re.RegexFlag) or (is_data(value) and not is_atom(value))):
+            return PLAIN  # of a library; nobody puts back what a pack does to it
         return self.constant(value)
 
     def constant(self, value: Any) -> Abstract:

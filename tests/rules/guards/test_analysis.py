@@ -24,6 +24,12 @@ ONE = "d"
 NUMBERS = {1, 2}
 TABLE = {"x": "v", "y": "w"}
 CHANGED = ["a"]
+class Odd:
+    def __eq__(self, other):
+        if isinstance(other, list):
+            other.append("z")
+        return False
+ODD = Odd()
 REBOUND = "v"
 def change():
     global REBOUND
@@ -178,6 +184,12 @@ UNGUARDED = [
     'names = ["a"]\nother = [names]\nother[0].append(event.get("y"))\nreturn event.get("x") in names',
     'names = ["a"]\ndef more():\n    names.append("z")\nmore()\nreturn event.get("x") in names',
     'names = ["a"]\nnames += ["z"]\nreturn event.get("x") in names',
+    'names = ["a"]\nbig = max(names, ["0"])\nbig.append("z")\nreturn event.get("x") in names',
+    'names = ["a"]\nnames.__iadd__([event.get("y")])\nreturn event.get("x") in names',
+    'names = ["a"]\nadd = names.append\nadd(event.get("y"))\nreturn event.get("x") in names',
+    'names = ["a"]\nODD == names\nreturn event.get("x") in names',
+    'return event.get("x") == list({"v", "w"})[0] and increment_counter("k") > 0 or event.get("y")',
+    'getattr(event, "raw")["x"] = "v"\nreturn event.get("x") == "v"',
     'x = event.get("x", {})\nx["y"] = "v"\nreturn x.get("y") == "v"',
     'try:\n    return event["x"] == "v"\nexcept KeyError:\n    return True',
     'try:\n    int(event.get("x"))\nexcept TypeError:\n    increment_counter("k")\nreturn event.get("x") == "v"',
