@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from cluster.core.keygroups import Owners, key_grouping
-from cluster.core.lines import cut, cut_all
+from cluster.core.lines import count, cut, cut_all
 from cluster.core.messages import (
     Counts,
     CutLines,
@@ -439,9 +439,8 @@ def _batch_of_lines(lines: Lines, prefilter: Prefilter | None) -> _Batch:
     data, end = lines.data, lines.end
     starts = [start for start, _ in spans]
     stops = [stop + 1 for _, stop in spans]
-    count = data.count(b"\n", 0, end) + (not data.endswith(b"\n", 0, end))
     offsets = [lines.offset + start for start in starts]
-    return _Batch([data[start:stop] for start, stop in spans], offsets, starts, stops, end, count - len(spans), data)
+    return _Batch([data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data)
 
 
 def _batch_of_records(raws: list[bytes], offsets: list[int], prefilter: Prefilter | None) -> _Batch:

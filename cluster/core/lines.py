@@ -9,6 +9,11 @@ from itertools import accumulate
 from cluster.core.messages import CutLines, Lines, Records
 
 
+_SAMPLE_BYTES = 1 << 14
+_LONG_LINE_BYTES = 300
+"""Of lines longer than that bytes.find() finds the ends, 0.1 us each, sooner than bytes.count() counts them, 0.3 ns a byte."""
+
+
 def cut(lines: Lines) -> tuple[list[bytes], list[int]]:
     """(records, their offsets); blank lines are no records."""
     raws = lines.data[: lines.end].split(b"\n")
@@ -25,6 +30,20 @@ def offsets_of(lines: list[bytes], offset: int) -> list[int]:
     """Where lines that follow one another begin, the first one at `offset`. 0.1 us a line."""
     starts = accumulate(map(len, lines), initial=offset)
     return list(map(operator.add, starts, range(len(lines))))
+
+
+def count(lines: Lines) -> int:
+    """How many there are, blank ones included."""
+    data, end = lines.data, lines.end
+    newlines = data.count(b"\n", 0, _SAMPLE_BYTES)
+    if newlines * _LONG_LINE_BYTES > _SAMPLE_BYTES or end <= _SAMPLE_BYTES:
+        newlines = data.count(b"\n", 0, end)
+    else:
+        find, at = data.find, data.find(b"\n", _SAMPLE_BYTES, end)
+        while at >= 0:
+            newlines += 1
+            at = find(b"\n", at + 1, end)
+    return newlines + (not data.endswith(b"\n", 0, end))
 
 
 def cut_all(records: Records) -> Records:
