@@ -12,9 +12,7 @@ from rules.event import PantherEvent
 from rules.filters import FILE, Filter, parse_filters
 from rules.globals import Restorer
 from rules.guards import Guard
-from rules.guards.analysis import analyse
 from rules.guards.facts import both
-from rules.guards.world import World
 from rules.items import DERIVABLE, Item, with_base
 from rules.lookups import LookupTable, build_table
 from rules.modules import Module, Modules
@@ -173,6 +171,9 @@ class Loader:
             if module is None:
                 facts = both(filters, facts_of_detection(item.document))
                 return Guard(facts) if facts else Guard(facts, "its Detection compares no field with constants alone")
+            from rules.guards.analysis import analyse  # not with the module: `test` needs no guards
+            from rules.guards.world import World
+
             analysed = analyse(World(tuple(dict.fromkeys(reached)), model, reaches_state=reaches_state), function)
             facts = both(filters, analysed.facts)
             return Guard(facts) if facts else Guard(facts, analysed.reason, analysed.place)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import rules.guards.values  # noqa: F401 - remembers what builtins and events are, before a pack can change them
 from rules.errors import SourceLocation
 from rules.guards.facts import ABSENT, ALWAYS, Clause, Facts
 from rules.guards.index import Index

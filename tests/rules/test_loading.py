@@ -159,7 +159,7 @@ def test_a_guard_is_looked_for_once_when_it_is_asked_for(monkeypatch: pytest.Mon
         asked.append(function)
         return Finding(ALWAYS, "so")
 
-    monkeypatch.setattr("rules.loading.analyse", analyse)
+    monkeypatch.setattr("rules.guards.analysis.analyse", analyse)
     rule = make_rule("def rule(event): return event.get('a') == 'b'\n")
     assert asked == []
 

@@ -125,6 +125,25 @@ def test_a_value_is_found_where_a_rule_finds_it(event: dict[str, Any]) -> None:
     assert wanted == (None if found is ABSENT else found)
 
 
+class Watched(dict[str, Any]):
+    """An event that counts how often it is looked at."""
+
+    looks = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.looks += 1
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("rules", [10, 1000])
+def test_an_event_is_looked_at_as_often_for_a_thousand_rules_as_for_ten(rules: int) -> None:
+    index = Index([guard(source=["s3", "ec2"], name=[f"Get{n}"], code=[f"c{n % 3}"]) for n in range(rules)])
+    event = Watched(source="s3", name="Get7", code="c1")
+
+    assert index.candidates(event) == (7,)
+    assert event.looks == 1
+
+
 @pytest.mark.parametrize("rules", [1, 50])
 def test_events_of_any_mix_of_values_are_kept_track_of(rules: int) -> None:
     index = Index([guard(**{f"f{n % 3}": [f"v{n}"]}) for n in range(rules)])

@@ -268,7 +268,7 @@ def load(module: str, helper: str) -> Pack:
     return load_pack(files, quiet=True, tolerant=True)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(packs(), st.lists(events, min_size=12, max_size=25))
 def test_no_event_that_a_guard_leaves_out_matches_or_reaches_state(
     made: tuple[str, str], drawn: list[dict[str, Any]]
