@@ -28,6 +28,10 @@ class Config:
     alert_limit: int = 1_000
     """Alerts of one rule within an hour of event time before the rest are held back; 0 is no limit."""
 
+    evaluation_timeout_s: float = 15.0
+    """How long one evaluation may take before its process is ended and the event is skipped for its rule. Rules take
+    microseconds; Panther's own limit for a batch is 15 s."""
+
     key_groups: int = DEFAULT_KEY_GROUPS
     """Units in which state moves between shards. Fixed when a job is created."""
 

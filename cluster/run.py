@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from cluster.control import Control, lane_shares
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase, Progress, Totals, partitions_of, progress_of
 from cluster.core.messages import Message, Partition, SourceGrew, StopRequested
+from cluster.core.poison import NO_POISON, TIMEOUTS_UNTIL_OFF, Hang, Place, Poison
 from cluster.display import Display
 from cluster.runtime.job import CheckpointDamaged, JobSpec, ProcessLost, Status
 from cluster.sources import discover
@@ -118,7 +119,7 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
             spool = _spool(options, job) if "-" in options.inputs else None
             known = newest_whole(store, job, display.note)
             spec = _prepare(options, config, pack, types, partitions, store, fence, spool, known)
-            drive = _Drive(spec, store, spool, start_runtime, display, control)
+            drive = _Drive(spec, [rule.id for rule in pack.rules], store, spool, start_runtime, display, control)
             try:
                 status = drive.run()
             finally:
@@ -208,7 +209,7 @@ def _prepare(
     if spool is not None:
         partitions.append(_spooled(spool, len(partitions), options.log_type, types))
         growing = (len(partitions) - 1,)
-    progress = replace(progress_of(known), totals=Totals()) if known is not None else Progress()
+    progress = _continued_progress(known, pack) if known is not None else Progress()
     job_start_s = known["job_start_s"] if known is not None else _now_s()
     outputs = _outputs(options, fence.job)
     if options.fresh or options.job is None:
@@ -239,6 +240,12 @@ def _prepare(
     )
     _claim(store, spec)
     return spec
+
+
+def _continued_progress(known: dict[str, Any], pack: Pack) -> Progress:
+    """Where the job goes on. What is known of rules that do not return holds for the very same rules only."""
+    progress = replace(progress_of(known), totals=Totals())
+    return progress if known["pack_digest"] == pack.digest else replace(progress, poison=NO_POISON)
 
 
 def _now_s() -> float:
@@ -446,6 +453,7 @@ class _Drive:
     def __init__(
         self,
         spec: JobSpec,
+        rule_ids: Sequence[str],
         store: Store,
         spool: Spool | None,
         start_runtime: Callable[[JobSpec], Runtime],
@@ -455,6 +463,7 @@ class _Drive:
         self.spec = spec
         self.restarts = spec.fence.number - 1 if spec.resume else 0
         self.seconds = self.start_seconds = 0.0
+        self._rule_ids = rule_ids
         self._store = store
         self._spool = spool
         self._start_runtime = start_runtime
@@ -559,16 +568,18 @@ class _Drive:
 
     def _start_again(self, lost: ProcessLost) -> Runtime:
         """The next life, from the store alone and under a token of its own. Raises CannotRun where that leads nowhere."""
-        self._display.note(f"{lost}: going on from the last checkpoint")
         if self._control is not None:
             self._control.restarting()
         self._shown.restart()
         self.spec = replace(self.spec, shards=self._rescale_to or self.spec.shards)
         self._rescale_to = None
         while True:
-            before = self.spec.progress.epoch
-            self._take_over(suspect=isinstance(lost, CheckpointDamaged))
-            self._barren = self._barren + 1 if self.spec.progress.epoch <= before else 0
+            self._display.note(f"{self._why(lost)}: going on from the last checkpoint")
+            before = self.spec.progress
+            self._take_over(lost)
+            after = self.spec.progress
+            self._barren = 0 if after.epoch > before.epoch or after.poison != before.poison else self._barren + 1
+            self._tell_off(before.poison, after.poison)
             if self._barren >= _BARREN_LIVES:
                 raise CannotRun(
                     4,
@@ -581,17 +592,31 @@ class _Drive:
             except ProcessLost as again:
                 lost = again
 
-    def _take_over(self, suspect: bool) -> None:
-        """Put our next token and the newest checkpoint into `spec`; where blobs are suspect, they are read before.
+    def _why(self, lost: ProcessLost) -> str:
+        hang = lost.hang
+        if hang is None:
+            return str(lost)
+        position = list(hang.place if hang.place[2] else hang.place[:2])
+        what = f"{self._rule_ids[hang.ordinal]} did not return within {hang.limit_s:g} s on the event at {position}"
+        return what if hang.final else f"{what}, which is tried again when all before it is settled"
+
+    def _tell_off(self, before: Poison, after: Poison) -> None:
+        for rule_id in after.off().keys() - before.off().keys():
+            self._display.note(_off(rule_id, after.off()[rule_id]))
+
+    def _take_over(self, lost: ProcessLost) -> None:
+        """Put our next token and the newest checkpoint into `spec`, with what was learnt of evaluations that do not return;
+        where blobs are suspect, they are read before.
 
         Raises CannotRun, CorruptSnapshot, and StoreUnreachable when patience is at its end.
         """
+        suspect = isinstance(lost, CheckpointDamaged)
         until_s = time.monotonic() + _STORE_PATIENCE_S
         while True:
             try:
                 self._store.release(self.spec.fence)
                 self.spec = replace(self.spec, fence=self._store.acquire(self.spec.fence.job, fresh=False))
-                self._go_back(suspect)
+                self._go_back(suspect, lost.hang)
                 return
             except BlobMissing:
                 suspect = True
@@ -601,14 +626,21 @@ class _Drive:
                 self._display.note(f"waiting for the store: {error}")
                 time.sleep(1.0)
 
-    def _go_back(self, suspect: bool) -> None:
+    def _go_back(self, suspect: bool, hang: Hang | None) -> None:
         job = self.spec.fence.job
         manifest = newest_whole(self._store, job, self._display.note, blobs=suspect)
         if manifest is None:
             raise CannotRun(4, f"job {job}: the store has lost its checkpoints: restore it, or start over with --fresh")
         _check_changed_pack(manifest, self.spec.pack_digest, self.spec.outputs)
-        self.spec = replace(self.spec, progress=progress_of(manifest), resume=True)
+        progress = progress_of(manifest)
+        if hang is not None:
+            progress = replace(progress, poison=progress.poison.after(self._rule_ids[hang.ordinal], hang))
+        self.spec = replace(self.spec, progress=progress, resume=True)
         _claim(self._store, self.spec)
+
+
+def _off(rule_id: str, place: Place) -> str:
+    return f"{rule_id} is off after {TIMEOUTS_UNTIL_OFF} events on which it did not return, the last {list(place[:2])}: mend it"
 
 
 def _tell_growth(spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int, bool]) -> tuple[int, bool]:
@@ -656,6 +688,7 @@ def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
         "shards": status.shards,
         "interrupted": status.interrupted,
         "lane": lane_shares(counts),
+        "rules_off": {rule_id: list(place[:2]) for rule_id, place in spec.progress.poison.off().items()},
     }
     letters = Path(spec.outputs["dead_letters"])
     if totals.dead_letters:
@@ -666,6 +699,7 @@ def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
         for rule_id, share in record["lane"].items()
         if share["fraction"] > _LANE_TO_TELL
     ]
+    notes += [_off(rule_id, place) for rule_id, place in spec.progress.poison.off().items()]
     if status.unsaved:
         notes.append(f"the last checkpoint could not be written: {status.unsaved}")
         return Summary(spec.fence.job, 4, record, notes)

@@ -19,7 +19,7 @@ LAYERS = [
     ["cluster.core"],
     [
         "cluster.checkpoints", "cluster.config", "cluster.environment", "cluster.files", "cluster.sinks",
-        "cluster.sources", "cluster.spool", "cluster.stores",
+        "cluster.sources", "cluster.spool", "cluster.stores", "cluster.watch",
     ],
     ["cluster.runtime"],
     ["cluster"],  # what is left: the command line and what it calls

@@ -5,18 +5,33 @@ Packs are data (DESIGN 11.10): shards build their rules from the bytes in here, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cluster.config import Config
 from cluster.core.coordinator import CoordinatorConfig, Phase, Progress, Totals
 from cluster.core.effects import TellState
 from cluster.core.messages import Moves, Partition
+from cluster.core.poison import Hang
 from cluster.core.shard import ShardConfig
 from cluster.stores import Fence
+from cluster.watch import Ended
 
 
 class ProcessLost(Exception):
     """A process of the run is gone. What it knew is in the store and in the source: new ones can take over."""
+
+    def __init__(self, message: str, hang: Hang | None = None) -> None:
+        super().__init__(message)
+        self.hang = hang
+        """The evaluation that did not return, where that is why."""
+
+
+def lost(ended: Sequence[Ended]) -> ProcessLost:
+    """What the watch ended, for the driver; of several the one that tells most."""
+    told = min(ended, key=lambda each: each.hang is None)
+    why = "nothing was heard of it" if told.hang is None else "a rule did not return"
+    return ProcessLost(f"{told.name} was ended, since {why}", told.hang)
 
 
 class CheckpointDamaged(ProcessLost):

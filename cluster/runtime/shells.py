@@ -34,6 +34,7 @@ from cluster.core.messages import (
     SnapshotFailed,
     SnapshotStored,
 )
+from cluster.core.poison import Cells
 from cluster.core.shard import Shard
 from cluster.runtime.job import KINDS, Failure, JobSpec, Status
 from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink
@@ -57,10 +58,10 @@ def failure_of(error: Exception, who: str) -> Failure:
     return Failure(1, f"the {who} failed, which is a bug of ours: please report it with this:\n{story}")
 
 
-def build_shard(spec: JobSpec, number: int) -> Shard:
-    """A shard's machine from the job's data."""
+def build_shard(spec: JobSpec, number: int, cells: Cells) -> Shard:
+    """A shard's machine from the job's data; `cells` say what it evaluates."""
     pack = load_pack(spec.pack_files, quiet=True)
-    return Shard(spec.shard_config(number), pack, log_types_of(pack), time.perf_counter)
+    return Shard(spec.shard_config(number), pack, log_types_of(pack), time.perf_counter, cells)
 
 
 def _spare_the_collector() -> None:
@@ -72,9 +73,9 @@ def _spare_the_collector() -> None:
 class ShardShell:
     """A shard, its reader and its store."""
 
-    def __init__(self, spec: JobSpec, number: int, background: Background) -> None:
+    def __init__(self, spec: JobSpec, number: int, background: Background, cells: Cells) -> None:
         self._job = spec.fence.job
-        self._machine = build_shard(spec, number)
+        self._machine = build_shard(spec, number, cells)
         self._reader = Reader(spec.partitions, spec.config.max_event_bytes)
         self._store = open_store(spec.store_url)
         self._background = background
