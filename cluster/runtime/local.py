@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import pickle
 import signal
 import threading
@@ -104,9 +105,9 @@ class _Raised(NamedTuple):
     error: BaseException
 
 
-def _serve(connection: Connection[Any, Any]) -> None:
+def _serve(connection: Connection[Any, Any], parent: int) -> None:
     """Build the engine and do what the parent asks, until it asks no more."""
-    _end_with_parent()
+    _end_with(parent)
     slot = Slot()
     connection.send(slot.path)
     engine: _Engine | None = None
@@ -136,10 +137,12 @@ def _serve(connection: Connection[Any, Any]) -> None:
             connection.send(answer)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Whatever this process does, and even while a rule holds the interpreter: the kernel sees to it, where it can (Linux)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was faster
+        os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:
@@ -164,7 +167,7 @@ class LocalRuntime:
         # own threads, which are not counted here, see to that themselves.
         context: Any = multiprocessing.get_context("spawn" if threading.active_count() > 1 else "fork")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,))
+        self._process = context.Process(target=_serve, args=(theirs, os.getpid()))
         self._watch = Watch(spec.config.evaluation_timeout_s)
         # The child keeps this: Ctrl-C and `kill` are for the driver, which asks it to stop.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
