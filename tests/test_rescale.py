@@ -113,8 +113,8 @@ def play(
     options.epoch_events, options.checkpoint_interval_s = 200, 0.2
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
-    with os.fdopen(reading, "rb") as pipe, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdin", type("Stdin", (), {"buffer": pipe}))
+    with os.fdopen(reading) as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", pipe)
         display = Display(options.outputs, live=False, human_alerts=None, quiet=True)
         summary = running.run(options, Config(), started, display)
     _, rows = running.state_rows(open_store(options.store), "j", print)
