@@ -64,6 +64,9 @@ def prefix(log: Path, events: int) -> Path:
         partial_path = path.with_suffix(".partial")
         with log.open("rb") as lines, partial_path.open("wb") as first:
             first.writelines(islice(lines, events))
+        if partial_path.stat().st_size == log.stat().st_size:
+            partial_path.unlink()
+            return log
         partial_path.rename(path)
     return path
 

@@ -176,8 +176,9 @@ def _pyflink(mode: str) -> Callable[[ExitStack, Path, Path, str], Command]:
 
 def _foreign(environment: Environment, cache: Path, module: str, *arguments: object) -> Command:
     """A baseline of another environment: its arguments, a directory to write in, the file for the matches."""
-    python = str(environment.program(cache))
-    start = ["env", f"PYTHONPATH={ROOT}", python, "-m", module, *map(str, arguments)]
+    python = environment.program(cache)
+    path = os.pathsep.join([str(python.parent), os.environ["PATH"]])  # PyFlink's thread mode looks for `python` there
+    start = ["env", f"PYTHONPATH={ROOT}", f"PATH={path}", str(python), "-m", module, *map(str, arguments)]
     return lambda matches, scratch: [*start, str(scratch), str(matches)]
 
 

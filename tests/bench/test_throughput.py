@@ -115,6 +115,7 @@ def test_a_log_is_made_once_and_is_the_same_every_time(tmp_path: Path, monkeypat
     assert inputs.cloudtrail(tmp_path, 1_000, share=0.5).stat().st_mtime_ns == written_ns
     assert len(first.read_bytes().splitlines()) == 1_000
     assert inputs.cloudtrail(tmp_path / "again", 1_000, share=0.5).read_bytes() == first.read_bytes()
+    assert inputs.prefix(first, 1_000) == first
     assert inputs.prefix(first, 10).read_bytes() == b"".join(first.read_bytes().splitlines(keepends=True)[:10])
 
 
