@@ -29,17 +29,18 @@ RULES = {
     "Plain": 'return event["n"] % 3 == 0',
 }
 OUTPUTS = ("matches", "alerts", "errors")
-PARTS = 4
+PARTS = 5
 
 
 class Rescaling:
-    """A runtime that goes through `plan`; before each step and after the last, a part of the input is let in."""
+    """A runtime that goes through `plan`. While it is on each of its steps, and after the last, it lets more input in."""
 
     def __init__(self, runtime: Any, plan: list[int], more: threading.Semaphore) -> None:
         self._runtime = runtime
         self._plan = plan
         self._more = more
         self._until = 0
+        self._over = not plan
         self.seen: list[int] = []
 
     def poll(self, timeout_s: float) -> Status:
@@ -49,7 +50,10 @@ class Rescaling:
         if self._plan and not status.rescaling and status.totals.counts.events > self._until:
             self._until = status.totals.counts.events
             self._runtime.rescale(self._plan.pop(0))
-            self._more.release()  # while it goes there
+            self._more.release()
+        elif not self._plan and not status.rescaling and not self._over:
+            self._over = True
+            self._more.release()
         return status
 
     def __getattr__(self, name: str) -> Any:
@@ -137,11 +141,3 @@ def compare(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_local_runtime_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compare(tmp_path, LocalRuntime, monkeypatch)
-
-
-@pytest.mark.ray
-def test_a_job_on_ray_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cluster.runtime.ray import RayRuntime, start_ray
-
-    start_ray(None)
-    compare(tmp_path, RayRuntime, monkeypatch)

@@ -362,7 +362,7 @@ class Coordinator:
             due = self._checkpoint_due()
             if last and (self._checkpoint is not None or self._resting()):
                 break  # one checkpoint at a time; the last one comes when this one is through
-            if not tasks and not last and not due and not self._ownership.needs_epochs:
+            if not tasks and not last and not due and not self._ownership.needs_epoch(self._cut_epoch + 1):
                 break  # waiting for the source, or for a shard to say how long a file is
             if last:
                 self._enter(Phase.DRAINING)

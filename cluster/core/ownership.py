@@ -53,11 +53,12 @@ class Ownership:
     def settled(self) -> bool:
         return self._step is Step.SETTLED
 
-    @property
-    def needs_epochs(self) -> bool:
-        """Only more epochs bring it further, be they empty."""
+    def needs_epoch(self, number: int) -> bool:
+        """Only one more epoch, this one, brings it further, be it empty."""
         if self._step is Step.JOINING:
             return not self._waiting
+        if self._step is Step.LEAVING:
+            return number <= self._since
         return self._step in (Step.SORTING, Step.MOVING)
 
     def request(self, shards: int) -> range:
