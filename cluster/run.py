@@ -65,6 +65,10 @@ class Runtime(Protocol):
     def poll(self, timeout_s: float) -> Status: ...
     def send(self, message: Message) -> None: ...
     def rescale(self, shards: int) -> None: ...
+    def restart(self, spec: JobSpec) -> Runtime:
+        """The one of the next life, which may be the same. Raises ProcessLost, and may be called again."""
+        ...
+
     def abandon(self) -> None: ...
     def close(self) -> None: ...
 
@@ -487,7 +491,7 @@ class _Drive:
         except SystemExit:  # Ray answers SIGTERM so while it starts
             raise CannotRun(130, "stopped before the run began: nothing was read") from None
         except ProcessLost as lost:
-            runtime = self._start_again(lost)
+            runtime = self._start_again(lost, None)
         for number in before:  # Ray sets its own
             signal.signal(number, stopper)
         started_s = time.monotonic()
@@ -499,9 +503,12 @@ class _Drive:
                         status.lines.update(self._shown.new_of(runtime.poll(0.0).lines))
                         break
                     except ProcessLost as lost:
-                        runtime.abandon()
-                        runtime = None
-                        runtime = self._start_again(lost)
+                        try:
+                            runtime = self._start_again(lost, runtime)
+                        except BaseException:
+                            runtime.abandon()
+                            runtime = None
+                            raise
                 self._display.lines(status)
                 if self._control is not None:
                     self._control.end(self, status)
@@ -566,7 +573,7 @@ class _Drive:
         self.spec = replace(self.spec, shards=shards)
         self._display.note(f"going to {shards} shards: what does not move goes on")
 
-    def _start_again(self, lost: ProcessLost) -> Runtime:
+    def _start_again(self, lost: ProcessLost, runtime: Runtime | None) -> Runtime:
         """The next life, from the store alone and under a token of its own. Raises CannotRun where that leads nowhere."""
         if self._control is not None:
             self._control.restarting()
@@ -588,7 +595,7 @@ class _Drive:
                 )
             self.restarts += 1
             try:
-                return self._start_runtime(self.spec)
+                return self._start_runtime(self.spec) if runtime is None else runtime.restart(self.spec)
             except ProcessLost as again:
                 lost = again
 

@@ -318,6 +318,12 @@ class Shard:
         self._alone = Evaluation(self.state)
         self._among_others = Evaluation(self.state, self._owns)
 
+    def leave(self) -> Kept:
+        """What it holds, for the next life. The machine is of no use any more, and drops all else: it refers to itself."""
+        self._handlers = {}
+        self._epochs = {}
+        return self.kept
+
     def _restore(self, message: BlobsLoaded) -> list[Effect]:
         start = self._start
         assert start is not None

@@ -201,6 +201,11 @@ class LocalRuntime:
         self._tell(_Rescale(shards))
         self._answer()
 
+    def restart(self, spec: JobSpec) -> LocalRuntime:
+        """There is one process: if it is not lost, it is out of step."""
+        self.abandon()
+        return type(self)(spec)
+
     def abandon(self) -> None:
         """End the child, and wait until it writes no more."""
         self._process.kill()

@@ -1,7 +1,8 @@
 """The Ray runtime: one actor a shard, one for the coordinator on the driver's machine. The only file that imports ray.
 
 Order holds from one submitter to one sync actor without task retries, which is what the machines need. Ray restarts nothing: a
-lost actor is ProcessLost for the driver, which starts all of them anew from the last checkpoint.
+lost actor is ProcessLost for the driver, which begins the job's next life. The actors that are left go over into it with their
+rules and state; a spare, started once a run lasts, or a new actor takes the place of the lost one.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, Ticked
 from cluster.environment import EVALUATION_ENVIRONMENT
-from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status, lost
-from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of
+from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status, is_of_life, lost
+from cluster.runtime.shells import CoordinatorShell, Rules, ShardShell, failure_of, load_rules
 from cluster.watch import LOOK_EVERY_S, Ended, Slot, Watch
 
 _START_TIMEOUT_S = 120.0
@@ -33,6 +34,12 @@ _START_TIMEOUT_S = 120.0
 _CONNECT_TIMEOUT_S = 5.0
 
 _KILL_TIMEOUT_S = 10.0
+
+SPARE_AFTER_S = 10.0
+"""How long a life lasts before a spare is started, which costs a second of one processor: short runs do without."""
+
+_SURVIVOR_PATIENCE_S = 5.0
+"""How long a process that is left of a life may take to its next one before it counts as lost: it works its queue off first."""
 
 _WATCH_PATIENCE_S = 10.0
 """How long a watch on another machine may take to answer: it does next to nothing, but the machine may be busy."""
@@ -48,31 +55,26 @@ class ClusterUnreachable(Exception):
 
 
 class _Peers:
-    """Where to send messages to."""
+    """Where to send the messages of one life."""
 
-    def __init__(self, coordinator: Any, shards: list[Any]) -> None:
+    def __init__(self, life: str, coordinator: Any, shards: list[Any]) -> None:
+        self.life = life
         self._coordinator = coordinator
         self._shards = shards
 
     def deliver(self, sends: list[Send]) -> None:
         for send in sends:
-            to = self._coordinator if send.to == COORDINATOR else self._shards[send.to]
-            # Our own pickle: Ray's would look at every tuple in Python before it writes it.
-            to.receive.remote(pickle.dumps(send.message, pickle.HIGHEST_PROTOCOL))
+            self.tell(send.to, send.message)
 
+    def tell(self, to: int, message: Message) -> None:
+        # Our own pickle: Ray's would look at every tuple in Python before it writes it.
+        self._actor(to).receive.remote(self.life, pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
-class _WatchedActor:
-    """What the watch must know of an actor, and what Ray is asked of any."""
+    def fail(self, failure: Failure) -> None:
+        self._coordinator.fail.remote(self.life, failure)
 
-    def __init__(self) -> None:
-        self._slot = Slot()
-
-    def whereabouts(self) -> tuple[str, str]:
-        """(the node's id, the path of the slot there)"""
-        return ray.get_runtime_context().get_node_id(), self._slot.path
-
-    def ping(self) -> None:
-        """Answered in turn with the other messages."""
+    def _actor(self, to: int) -> Any:
+        return self._coordinator if to == COORDINATOR else self._shards[to]
 
 
 class _WatchActor:
@@ -88,89 +90,111 @@ class _WatchActor:
         return self._watch.look()
 
 
-class _ShardActor(_WatchedActor):
-    """Carries messages to a ShardShell and what follows from them to the others."""
+class _Actor:
+    """A process of the run: a shard or the coordinator in one life after the other, as long as it lasts.
 
-    def __init__(self, spec: JobSpec, number: int) -> None:
-        super().__init__()
-        self._spec = spec
-        self._number = number
-        self._jobs: queue.SimpleQueue[Callable[[], Message]] = queue.SimpleQueue()
-        self._shell: ShardShell | None = None  # made in connect(): what fails there reaches the driver as it is
+    Every message names its life. Those of another one than the receiver's are dropped: they are late.
+    """
+
+    def __init__(self) -> None:
+        self._slot = Slot()
+        self._rules: Rules | None = None
         self._peers: _Peers | None = None
-
-    @staticmethod
-    def _check_installation() -> None:
-        import rules
-
-        home = Path(__file__).resolve().parents[2]
-        if Path(rules.__file__ or "").resolve().parents[1] != home:
-            raise RuntimeError(
-                f"{rules.__file__}: this is not the package `rules` of {home}: start from another directory"
-            )
-
-    def connect(self, coordinator: Any, shards: list[Any]) -> None:
-        """Build the shard and learn where the others are. Raises what makes the run impossible."""
-        self._check_installation()
-        self._shell = ShardShell(self._spec, self._number, self._jobs.put, self._slot.cells)
-        self._peers = _Peers(coordinator, shards)
-        self._coordinator = coordinator
-        self._self = shards[self._number]
+        self._shard: ShardShell | None = None
+        self._coordinator: CoordinatorShell | None = None
+        self._jobs: queue.SimpleQueue[tuple[str, int, Callable[[], Message]]] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def receive(self, message: bytes) -> None:
-        assert self._shell is not None
-        assert self._peers is not None
-        try:
-            sends = self._shell.receive(pickle.loads(message))
-        except Exception as error:
-            self._fail(error)
+    def whereabouts(self) -> tuple[str, str]:
+        """(the node's id, the path of the slot there)"""
+        return ray.get_runtime_context().get_node_id(), self._slot.path
+
+    def ping(self) -> int:
+        """Answered in turn with the other messages, with the process's number."""
+        return os.getpid()
+
+    def load(self, spec: JobSpec) -> None:
+        """Do ahead what taking part will take."""
+        _check_installation()
+        self._rules = load_rules(spec, self._rules)
+
+    def be_shard(self, spec: JobSpec, number: int, coordinator: Any, shards: list[Any]) -> None:
+        """Take part in a life, and leave the one before. Raises what makes the run impossible."""
+        self.load(spec)
+        kept = self._shard.leave() if self._shard is not None else None
+        peers = _Peers(spec.life, coordinator, shards)
+
+        def background(job: Callable[[], Message]) -> None:
+            self._jobs.put((spec.life, number, job))
+
+        self._shard = ShardShell(spec, number, background, self._slot.cells, self._rules, kept)
+        self._peers = peers
+
+    def be_coordinator(self, spec: JobSpec, coordinator: Any, shards: list[Any]) -> None:
+        """Take part in a life, and leave the one before: open the outputs and start the job. Raises as be_shard()."""
+        if self._coordinator is not None:
+            self._coordinator.close()
+        self._coordinator = CoordinatorShell(spec)
+        self._peers = _Peers(spec.life, coordinator, shards)
+        self._peers.deliver(self._coordinator.start())
+
+    def receive(self, life: str, message: bytes) -> None:
+        peers = self._peers
+        if peers is None or not is_of_life(life, peers.life):
             return
-        self._peers.deliver(sends)
+        shell = self._shard or self._coordinator
+        assert shell is not None
+        try:
+            peers.deliver(shell.receive(pickle.loads(message)))
+        except Exception as error:
+            peers.fail(failure_of(error, "shard"))
 
     def _work(self) -> None:
         """Snapshots are encoded and stored beside the stream; their outcome comes back like any message."""
         while True:
-            job = self._jobs.get()
+            life, number, job = self._jobs.get()
+            peers = self._peers
+            if peers is None or not is_of_life(life, peers.life):
+                continue
             try:
-                self._self.receive.remote(pickle.dumps(job()))
+                peers.tell(number, job())
             except Exception as error:
-                self._fail(error)
+                peers.fail(failure_of(error, f"shard {number}"))
 
-    def _fail(self, error: Exception) -> None:
-        self._coordinator.fail.remote(failure_of(error, f"shard {self._number}"))
-
-
-class _CoordinatorActor(_WatchedActor):
-    """Carries messages to a CoordinatorShell; the driver polls it."""
-
-    def __init__(self, spec: JobSpec) -> None:
-        super().__init__()
-        self._spec = spec
-        self._peers: _Peers | None = None
-
-    def connect(self, coordinator: Any, shards: list[Any]) -> None:
-        """Open the outputs and start the job. Raises what makes the run impossible."""
-        self._shell = CoordinatorShell(self._spec)
-        self._peers = _Peers(coordinator, shards)
-        self._peers.deliver(self._shell.start())
-
-    def receive(self, message: bytes) -> None:
-        self._hear(pickle.loads(message))
-
-    def _hear(self, message: Message) -> None:
-        assert self._peers is not None
-        self._peers.deliver(self._shell.receive(message))
-
-    def fail(self, failure: Failure) -> None:
-        self._shell.fail(failure)
+    def fail(self, life: str, failure: Failure) -> None:
+        if self._peers is not None and is_of_life(life, self._peers.life):
+            assert self._coordinator is not None
+            self._coordinator.fail(failure)
 
     def poll(self, now_s: float) -> Status:
-        self._hear(Ticked(now_s))
-        return self._shell.status()
+        assert self._coordinator is not None
+        assert self._peers is not None
+        self._peers.deliver(self._coordinator.receive(Ticked(now_s)))
+        return self._coordinator.status()
 
     def close(self) -> None:
-        self._shell.close()
+        assert self._coordinator is not None
+        self._coordinator.close()
+
+
+class _ShardActor(_Actor):
+    """What a process began as: its title says so to whoever looks at a machine's processes."""
+
+
+class _CoordinatorActor(_Actor):
+    """See _ShardActor."""
+
+
+class _SpareActor(_Actor):
+    """See _ShardActor."""
+
+
+def _check_installation() -> None:
+    import rules
+
+    home = Path(__file__).resolve().parents[2]
+    if Path(rules.__file__ or "").resolve().parents[1] != home:
+        raise RuntimeError(f"{rules.__file__}: this is not the package `rules` of {home}: start from another directory")
 
 
 def start_ray(address: str | None) -> None:
@@ -217,34 +241,68 @@ def _python_path(home: str) -> str:
 
 
 class RayRuntime:
-    """Carries messages between actors."""
+    """Carries messages between actors, and replaces those that are lost."""
 
     def __init__(self, spec: JobSpec) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        data = ray.put(spec)
-        shard_class: Any = ray.remote(_ShardActor)
-        coordinator_class: Any = ray.remote(_CoordinatorActor)
-        self._shards: list[Any] = [
-            shard_class.options(**_OPTIONS, scheduling_strategy="SPREAD").remote(data, number)
-            for number in range(spec.shards)
-        ]
-        self._coordinator: Any = coordinator_class.options(**_OPTIONS, scheduling_strategy=here).remote(data)
+        self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._spec = spec
+        self._actors: dict[int, Any] = {}
+        """Shard, or COORDINATOR -> its process."""
+        self._spare: tuple[Any, Any] | None = None
+        """A process that waits to take the place of another, and what is ready when it is."""
         self._watches = _Watches(spec.config.evaluation_timeout_s)
         try:
-            self._watch_over([(f"shard {number}", shard) for number, shard in enumerate(self._shards)])
-            self._watch_over([("the coordinator", self._coordinator)])
-            self._get(
-                [shard.connect.remote(self._coordinator, self._shards) for shard in self._shards], _START_TIMEOUT_S
-            )
-            self._get([self._coordinator.connect.remote(self._coordinator, self._shards)], _START_TIMEOUT_S)
+            self._begin(spec)
         except ProcessLost:
             self.abandon()
             raise
-        self._pings = {number: shard.ping.remote() for number, shard in enumerate(self._shards)}
 
-    def _watch_over(self, actors: list[tuple[str, Any]]) -> None:
-        places = self._get([actor.whereabouts.remote() for _, actor in actors], _START_TIMEOUT_S)
-        added = [self._watches.add(name, *place) for (name, _), place in zip(actors, places, strict=True)]
+    def restart(self, spec: JobSpec) -> RayRuntime:
+        """What is left goes over into the next life, what is lost is replaced."""
+        for who in self._lost():
+            del self._actors[who]
+        self._begin(spec)
+        return self
+
+    def _lost(self) -> list[int]:
+        """Those that are gone, or do not come to answer; these are gone then as well, and write no more."""
+        pings = {who: actor.ping.remote() for who, actor in self._actors.items()}
+        answered, _ = ray.wait(list(pings.values()), num_returns=len(pings), timeout=_SURVIVOR_PATIENCE_S)
+        lost = [who for who, ping in pings.items() if ping not in answered or not _is_there(ping)]
+        for who in lost:
+            ray.kill(self._actors[who])
+        for who in lost:
+            with contextlib.suppress(Exception):
+                ray.get(pings[who], timeout=_KILL_TIMEOUT_S)
+        return lost
+
+    def _begin(self, spec: JobSpec) -> None:
+        """Begin a life with the processes that there are and as many new ones as it takes. Raises ProcessLost."""
+        self._spec = spec
+        new = [who for who in (COORDINATOR, *range(spec.shards)) if who not in self._actors]
+        for who in new:
+            self._actors[who] = self._taken_spare() or self._started(who)
+        self._watch_over(new)
+        data = ray.put(spec)
+        shards = [self._actors[number] for number in range(spec.shards)]
+        coordinator = self._actors[COORDINATOR]
+        self._get(
+            [shard.be_shard.remote(data, number, coordinator, shards) for number, shard in enumerate(shards)],
+            _START_TIMEOUT_S,
+        )
+        self._get([coordinator.be_coordinator.remote(data, coordinator, shards)], _START_TIMEOUT_S)
+        self._pings = {number: shard.ping.remote() for number, shard in enumerate(shards)}
+        self._begun_s = time.monotonic()
+
+    def _started(self, who: int) -> Any:
+        if who == COORDINATOR:
+            return ray.remote(_CoordinatorActor).options(**_OPTIONS, scheduling_strategy=self._here).remote()
+        return ray.remote(_ShardActor).options(**_OPTIONS, scheduling_strategy="SPREAD").remote()
+
+    def _watch_over(self, who: list[int]) -> None:
+        places = self._get([self._actors[each].whereabouts.remote() for each in who], _START_TIMEOUT_S)
+        names = ["the coordinator" if each == COORDINATOR else f"shard {each}" for each in who]
+        added = [self._watches.add(name, *place) for name, place in zip(names, places, strict=True)]
         self._get([answer for answer in added if answer is not None], _START_TIMEOUT_S)
         self._watches.begin()
 
@@ -252,7 +310,9 @@ class RayRuntime:
         """Ask the coordinator how far it is; waits `timeout_s` before, so that asking costs nothing."""
         time.sleep(timeout_s)
         self._ping()
-        status: Status = self._get([self._coordinator.poll.remote(time.monotonic())], _ANSWER_TIMEOUT_S)[0]
+        self._keep_spare()
+        asked = self._actors[COORDINATOR].poll.remote(time.monotonic())
+        status: Status = self._get([asked], _ANSWER_TIMEOUT_S)[0]
         return status
 
     def _ping(self) -> None:
@@ -260,30 +320,58 @@ class RayRuntime:
         for number, ping in self._pings.items():
             if ray.wait([ping], timeout=0)[0]:
                 self._get([ping], _ANSWER_TIMEOUT_S)
-                self._pings[number] = self._shards[number].ping.remote()
+                self._pings[number] = self._actors[number].ping.remote()
 
     def send(self, message: Message) -> None:
-        self._coordinator.receive.remote(pickle.dumps(message))
+        self._actors[COORDINATOR].receive.remote(self._spec.life, pickle.dumps(message))
+
+    def pids(self) -> dict[int, int]:
+        """Shard, or COORDINATOR -> the number of its process, for those who mean to hurt it."""
+        return {who: ray.get(actor.ping.remote()) for who, actor in self._actors.items()}
+
+    # --- the spare -----------------------------------------------------------------------------------------------
+
+    def _keep_spare(self) -> None:
+        """Start one in a run that lasts: here, where a coordinator has to be and a shard may be."""
+        if self._spare is None and time.monotonic() - self._begun_s >= SPARE_AFTER_S:
+            spare: Any = ray.remote(_SpareActor).options(**_OPTIONS, scheduling_strategy=self._here).remote()
+            self._spare = spare, spare.load.remote(self._spec)
+
+    def _taken_spare(self) -> Any:
+        """The spare, ready or nearly so; None where there is none, or it is gone."""
+        if self._spare is None:
+            return None
+        (spare, loaded), self._spare = self._spare, None
+        ray.wait([loaded], timeout=_SURVIVOR_PATIENCE_S)
+        return spare if _is_there(loaded) else None
+
+    # --- the end -------------------------------------------------------------------------------------------------
 
     def abandon(self) -> None:
         """Kill what is left of the actors, and wait until no one writes any more. Ray goes on."""
-        actors = [self._coordinator, *self._shards]
-        for actor in actors:
-            ray.kill(actor)
-        self._watches.close()
-        for actor in actors:
+        self._kill_all()
+        for actor in self._actors.values():
             with contextlib.suppress(Exception):
                 ray.get(actor.ping.remote(), timeout=_KILL_TIMEOUT_S)
 
     def close(self) -> None:
         try:
-            ray.get(self._coordinator.close.remote(), timeout=30)
+            ray.get(self._actors[COORDINATOR].close.remote(), timeout=30)
         except Exception as error:
             print(f"closing the outputs: {error}", file=sys.stderr)
-        for actor in [self._coordinator, *self._shards]:
+        self._kill_all()
+        ray.shutdown()
+
+    def _kill_all(self) -> None:
+        if self._spare is not None:
+            with contextlib.suppress(Exception):
+                _, slot = ray.get(self._spare[0].whereabouts.remote(), timeout=_KILL_TIMEOUT_S)
+                Path(slot).unlink(missing_ok=True)  # nobody has opened it
+            ray.kill(self._spare[0])
+            self._spare = None
+        for actor in self._actors.values():
             ray.kill(actor)
         self._watches.close()
-        ray.shutdown()
 
     def _get(self, references: list[Any], timeout_s: float) -> list[Any]:
         """What the actors answer, all of it; while they take their time they are watched. Raises what they raise."""
@@ -302,6 +390,17 @@ class RayRuntime:
             self._watches.look(patience_s=_WATCH_PATIENCE_S)  # perhaps a watch ended it, and knows why
             reason = str(error).strip().splitlines()[0][:200]
             raise ProcessLost(f"a process of the run was lost (Ray says: {reason})") from None
+
+
+def _is_there(answer: Any) -> bool:
+    """Whether an actor has answered, and not Ray in its place."""
+    try:
+        ray.get(answer, timeout=0)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        return False
+    except ray.exceptions.RayTaskError:
+        return True
+    return True
 
 
 class _Watches:
@@ -342,17 +441,22 @@ class _Watches:
                 ended += self._seen(node, look)
                 self._ask(node)
             elif time.monotonic() - asked_s > _WATCH_PATIENCE_S:
+                self._forget(node)
                 raise ProcessLost(f"node {node[:8]} of the cluster gave no answer for {_WATCH_PATIENCE_S:.0f} s")
         if ended:
             raise lost(ended)
 
-    @staticmethod
-    def _seen(node: str, look: Any) -> list[Ended]:
+    def _seen(self, node: str, look: Any) -> list[Ended]:
         try:
             seen: list[Ended] = ray.get(look)
         except ray.exceptions.RayActorError:
+            self._forget(node)
             raise ProcessLost(f"node {node[:8]} of the cluster was lost") from None
         return seen
+
+    def _forget(self, node: str) -> None:
+        ray.kill(self._actors.pop(node))
+        del self._looks[node]
 
     def close(self) -> None:
         for actor in self._actors.values():

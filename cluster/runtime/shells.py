@@ -7,8 +7,9 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from cluster.core import snapshot
@@ -25,6 +26,7 @@ from cluster.core.effects import (
     TellState,
 )
 from cluster.core.errors import CorruptSnapshot, InvariantBroken, LaterFormat
+from cluster.core.kept import Kept
 from cluster.core.messages import (
     BlobsLoaded,
     ManifestCommitted,
@@ -40,7 +42,8 @@ from cluster.runtime.job import KINDS, Failure, JobSpec, Status
 from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink
 from cluster.sources import InputUnreadable, Reader, SourceChanged, check_unchanged
 from cluster.stores import BlobMissing, Fenced, Store, StoreUnreachable, open_store
-from rules.pack import load_pack, log_types_of
+from rules.logtypes import LogType
+from rules.pack import Pack, load_pack, log_types_of
 
 Background = Callable[[Callable[[], Message]], Message | None]
 """Runs a slow job that ends in a message: returns the message, or None and delivers it later as if it had been received."""
@@ -58,10 +61,23 @@ def failure_of(error: Exception, who: str) -> Failure:
     return Failure(1, f"the {who} failed, which is a bug of ours: please report it with this:\n{story}")
 
 
-def build_shard(spec: JobSpec, number: int, cells: Cells) -> Shard:
-    """A shard's machine from the job's data; `cells` say what it evaluates."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A pack as it is loaded; it serves one process through all its lives."""
+
+    digest: str
+    pack: Pack
+    log_types: Mapping[str, LogType]
+
+
+def load_rules(spec: JobSpec, before: Rules | None = None) -> Rules:
+    """The job's rules, those from before where they are the same."""
+    if before is not None and before.digest == spec.pack_digest:
+        return before
     pack = load_pack(spec.pack_files, quiet=True)
-    return Shard(spec.shard_config(number), pack, log_types_of(pack), time.perf_counter, cells)
+    rules = Rules(spec.pack_digest, pack, log_types_of(pack))
+    _spare_the_collector()
+    return rules
 
 
 def _spare_the_collector() -> None:
@@ -73,14 +89,28 @@ def _spare_the_collector() -> None:
 class ShardShell:
     """A shard, its reader and its store."""
 
-    def __init__(self, spec: JobSpec, number: int, background: Background, cells: Cells) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        number: int,
+        background: Background,
+        cells: Cells,
+        rules: Rules | None = None,
+        kept: Kept | None = None,
+    ) -> None:
+        """`cells` say what it evaluates; `rules` and `kept` are those that this process has already."""
         self._job = spec.fence.job
-        self._machine = build_shard(spec, number, cells)
+        rules = load_rules(spec, rules)
+        self._machine = Shard(spec.shard_config(number), rules.pack, rules.log_types, time.perf_counter, cells, kept)
         self._reader = Reader(spec.partitions, spec.config.max_event_bytes)
         self._store = open_store(spec.store_url)
         self._background = background
-        self._check_sight(spec)
-        _spare_the_collector()
+        if kept is None:
+            self._check_sight(spec)
+
+    def leave(self) -> Kept:
+        """Its life is over: what it holds goes on in the next one."""
+        return self._machine.leave()
 
     def _check_sight(self, spec: JobSpec) -> None:
         """Every machine must see the same inputs and the same store (DESIGN 11.31); the fence serves as the nonce."""
