@@ -65,6 +65,11 @@ class StateAgainstModel(RuleBasedStateMachine):
         self.horizon_s = 0.0
         self.at_begin: dict[str, Record] | None = None
         self.stored: dict[str, Row] = {}
+        self.taken = self.settled = self.kept()
+
+    def kept(self) -> tuple[dict[str, Record], dict[str, Row]]:
+        """What the model holds now, and what is stored."""
+        return deepcopy(self.model.records), dict(self.stored)
 
     @rule(ahead_s=st.integers(0, 40), fraction=st.sampled_from([0.0, 0.5]))
     def move_clock(self, ahead_s: int, fraction: float) -> None:
@@ -154,6 +159,22 @@ class StateAgainstModel(RuleBasedStateMachine):
     @rule()
     def snapshot(self) -> None:
         self.stored |= {key: self.state.row(key) for key in self.state.take_dirty()}
+        self.taken = self.kept()
+
+    @rule()
+    def settle(self) -> None:
+        self.state.settle()
+        self.settled = self.taken
+
+    @rule(to_settled=st.booleans())
+    def roll_back(self, to_settled: bool) -> None:
+        """Back in time. What is stored under a key is again what a restored snapshot of then would hold."""
+        records, stored = self.settled if to_settled else self.taken
+        self.state.roll_back(to_settled)
+        self.model.records, self.stored = deepcopy(records), dict(stored)
+        self.taken = self.settled = self.kept()
+        self.at_begin = None
+        assert not self.state.dirty
 
     @rule()
     def snapshot_and_recover(self) -> None:
@@ -163,6 +184,7 @@ class StateAgainstModel(RuleBasedStateMachine):
             recovered.restore(row)
         assert {row.key: row for row in recovered.rows(-math.inf)} == self.rows()
         assert not recovered.dirty
+        self.taken = self.settled = self.kept()
         recovered.clock_s = self.state.clock_s
         self.state = recovered
         self.at_begin = None

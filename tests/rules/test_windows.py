@@ -109,3 +109,38 @@ def test_a_restored_snapshot_goes_on_as_if_nothing_had_happened(
     after.validate()
 
     assert first_half + play(after, numbered[cut:]) == whole
+
+
+@given(
+    st.lists(
+        st.sampled_from(["take", "settle", "free", "back to what was taken", "back to what is settled"])
+        | st.tuples(st.sampled_from("ab"), st.floats(0, 9000), st.sampled_from(["x", "y", None])),
+        max_size=40,
+    ),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_rolled_back_windows_are_those_that_were_there(
+    steps: list[str | tuple[str, float, str | None]], threshold: int, distinct: bool
+) -> None:
+    windows, policy = Windows(), Policy(threshold, 600.0, distinct)
+    taken = settled = rows = sorted(windows.rows())
+    for at, step in enumerate(steps):
+        match step:
+            case "take":
+                windows.take_dirty()
+                taken = sorted(windows.rows())
+            case "settle":
+                windows.settle()
+                settled = taken
+            case "free":
+                windows.free(3000.0, 1)
+            case "back to what was taken" | "back to what is settled":
+                rows = settled if step == "back to what is settled" else taken
+                windows.roll_back(step == "back to what is settled")
+                taken = settled = rows
+                assert sorted(windows.rows()) == rows
+                assert windows.take_dirty() == []
+            case (dedup, clock_s, unique):
+                windows.add(("R", dedup), policy, clock_s, (0, at), unique, lambda at=at: b"%d" % at)  # type: ignore[misc]
+        windows.validate()
