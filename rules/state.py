@@ -42,6 +42,9 @@ Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
 _UNKNOWN: Image = (None, None, None, None)
 """One for all: new keys are many, and wait for the next snapshot with it."""
 
+Fields = tuple[str, int | None, tuple[str, ...] | None, str | None, int | None]
+"""A Row's, in their order."""
+
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
 
@@ -426,6 +429,27 @@ class State:
         if row.expiry_s is not None and row.key not in self._expiries:
             self._add(row.key)
         self._store(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))
+
+    def restore_all(self, rows: Iterable[Fields]) -> None:
+        """restore() for many rows, given by their fields, later ones in place of earlier ones."""
+        self.begin()
+        expiries, visits = self._expiries, self._visits
+        for key, counter, members, dictionary, expiry_s in rows:
+            if key in expiries:
+                self._drop_values(key)
+                if expiry_s is None:
+                    del expiries[key]
+            elif expiry_s is not None:
+                visits.append(key)
+            if expiry_s is None:
+                continue
+            expiries[key] = expiry_s
+            if counter is not None:
+                self._counters[key] = counter
+            if members is not None:
+                self._sets[key] = members
+            if dictionary is not None:
+                self._dictionaries[key] = dictionary
 
     def free(self, horizon_s: float, limit: int) -> int:
         """Look at the next `limit` keys in turn, delete those that expired by the horizon, return how many that were.

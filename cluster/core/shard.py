@@ -327,13 +327,11 @@ class Shard:
     def _restore(self, message: BlobsLoaded) -> list[Effect]:
         start = self._start
         assert start is not None
-        own = self._owned(start.owners)
+        own, group_of = self._owned(start.owners), self._group_of
         for blob, data in zip(self._blobs_here(start), message.blobs, strict=True):
             counted = own & blob.groups
-            keys, windows = snapshot.decode(data)
-            for row in keys:
-                if self._group_of(row.key) in counted:
-                    self.state.restore(row)
+            keys, windows = snapshot.contents(data)
+            self.state.restore_all(fields for fields in keys if group_of(fields[0]) in counted)
             for window in windows:
                 if window_group(window.rule_id, window.dedup, self._config.key_groups) in counted:
                     self.windows.restore(window)

@@ -20,7 +20,7 @@ from cluster.core.errors import CorruptSnapshot, LaterFormat
 from cluster.core.keygroups import key_grouping
 from cluster.core.messages import Blob
 from rules.capture import Capture
-from rules.state import Image, Row
+from rules.state import Fields, Image, Row
 from rules.windows import WindowKey, WindowRow
 
 if TYPE_CHECKING:
@@ -146,18 +146,26 @@ def check(blob: bytes) -> memoryview:
 
 def decode(blob: bytes) -> tuple[list[Row], list[WindowRow]]:
     """The rows of a blob. Raises CorruptSnapshot, LaterFormat."""
+    keys, windows = contents(blob)
+    return [Row(*fields) for fields in keys], windows
+
+
+def contents(blob: bytes) -> tuple[Iterator[Fields], list[WindowRow]]:
+    """As decode(), but of keys their fields alone: a recovery waits for this, and making a Row takes longer than all the rest."""
+    import pyarrow.compute as pc
     import pyarrow.ipc
 
     table = pyarrow.ipc.open_stream(check(blob)).read_all()
-    keys: list[Row] = []
-    windows: list[WindowRow] = []
-    for row in zip(*(table.column(name).to_pylist() for name in _schema().names), strict=True):
-        kind, key, counter, members, dictionary, expiry_s, window = row
-        if kind == 0:
-            keys.append(Row(key, counter, None if members is None else tuple(members), dictionary, expiry_s))
-        else:
-            windows.append(msgspec.msgpack.decode(window, type=WindowRow))
-    return keys, windows
+    windows = table.filter(pc.equal(table["kind"], 1))
+    keys = table.filter(pc.equal(table["kind"], 0)) if windows.num_rows else table
+    members = keys["members"].to_pylist()
+    if keys["members"].null_count < keys.num_rows:
+        members = [None if each is None else tuple(each) for each in members]
+    fields = [keys[name].to_pylist() for name in ("key", "counter", "dictionary", "expiry_s")]
+    return (
+        zip(fields[0], fields[1], members, *fields[2:], strict=True),
+        [msgspec.msgpack.decode(window, type=WindowRow) for window in windows["window"].to_pylist()],
+    )
 
 
 def encode_manifest(manifest: dict[str, Any]) -> bytes:

@@ -59,6 +59,7 @@ class DirectoryStore(Store):
                 os.close(lease)
                 raise
         self._leases[fence] = lease
+        _held.add(lease)
         return fence
 
     def renew(self, fence: Fence) -> None:
@@ -68,6 +69,7 @@ class DirectoryStore(Store):
     def release(self, fence: Fence) -> None:
         lease = self._leases.pop(fence, None)
         if lease is not None:
+            _held.discard(lease)
             os.close(lease)
 
     def held(self, job: str) -> bool:
@@ -194,6 +196,20 @@ class DirectoryStore(Store):
             raise StoreUnreachable(
                 f"{place}: {error.strerror}: see that --store {self._root} is a directory, can be written and has room"
             ) from error
+
+
+_held: set[int] = set()
+"""The leases of this process, by their descriptors."""
+
+
+def _let_go() -> None:
+    """A forked child holds what its parent does, and would go on holding it."""
+    for lease in _held:
+        os.close(lease)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _locked(path: Path) -> int | None:

@@ -557,7 +557,10 @@ class World:
         fresh = Shard(config, self._pack, self._log_types)
         (load,) = fresh.handle(started)
         assert isinstance(load, LoadBlobs)
-        fresh.handle(BlobsLoaded(tuple(self._store.read_blob(name) for name in load.names)))
+        try:
+            fresh.handle(BlobsLoaded(tuple(self._store.read_blob(name) for name in load.names)))
+        except (CorruptSnapshot, KeyError):  # damaged since the life began
+            return
         horizon_s = started.watermark.w_s - self.workload.lateness_s
         checkers.check_rolled_back(fresh, shard, horizon_s)
 
