@@ -45,7 +45,7 @@ class Kept:
         self._settled = self._taken = None
 
     def captured(self, epoch: int, groups: object) -> None:
-        """take_dirty() was called on both, at the end of an epoch."""
+        """What is dirty was taken from both, at the end of an epoch."""
         require(self._settled is None or epoch > self._settled.epoch, f"epoch {epoch} was captured after a later one")
         self._groups = groups
         self._taken = _Mark(epoch, frozenset())

@@ -279,6 +279,8 @@ class RayRuntime:
     def _begin(self, spec: JobSpec) -> None:
         """Begin a life with the processes that there are and as many new ones as it takes. Raises ProcessLost."""
         self._spec = spec
+        for who in [who for who in self._actors if who >= spec.shards]:
+            ray.kill(self._actors.pop(who))
         new = [who for who in (COORDINATOR, *range(spec.shards)) if who not in self._actors]
         for who in new:
             self._actors[who] = self._taken_spare() or self._started(who)

@@ -21,7 +21,7 @@ def count(kept: Kept) -> None:
 
 def capture(kept: Kept, epoch: int) -> None:
     kept.state.take_dirty()
-    kept.windows.take_dirty()
+    kept.windows.capture_dirty()
     kept.captured(epoch, GROUPS)
 
 

@@ -128,7 +128,7 @@ def test_rolled_back_windows_are_those_that_were_there(
     for at, step in enumerate(steps):
         match step:
             case "take":
-                windows.take_dirty()
+                windows.capture_dirty()
                 taken = sorted(windows.rows())
             case "settle":
                 windows.settle()
@@ -140,7 +140,7 @@ def test_rolled_back_windows_are_those_that_were_there(
                 windows.roll_back(step == "back to what is settled")
                 taken = settled = rows
                 assert sorted(windows.rows()) == rows
-                assert windows.take_dirty() == []
+                assert len(windows.capture_dirty()) == 0
             case (dedup, clock_s, unique):
                 windows.add(("R", dedup), policy, clock_s, (0, at), unique, lambda at=at: b"%d" % at)  # type: ignore[misc]
         windows.validate()
