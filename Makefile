@@ -11,7 +11,7 @@ help:
 	@echo "make demo   plant attacks in 300,000 log events, find them on two Ray shards with a Redis store"
 	@echo "make test   ruff, mypy and every test"
 	@echo "make simulate SEEDS=10000   run as many simulated jobs with kills, pauses and failing stores"
-	@echo "make chaos KILLS=100   kill and freeze the processes of runs on Ray, and compare what they leave"
+	@echo "make chaos KILLS=100   kill and freeze processes, nodes and Redis under runs on Ray, and compare what they leave"
 	@echo "make compat PACK=dir   run the tests of a pack in this format, and count by kind what passes"
 
 demo: .venv/installed

@@ -1,8 +1,8 @@
-"""`make chaos KILLS=100`: kills and freezes the processes of a run on Ray until so many are through, and compares what it wrote.
+"""`make chaos KILLS=100`: does so many bad things to runs on a Ray cluster of several nodes, and compares what they wrote.
 
-Shards and coordinators get SIGKILL, or SIGSTOP and SIGCONT, at random moments; the redis-server is restarted under them. The
-rules count, collect, and touch keys of several shards. Alerts, matches, errors and the final state must be those of one process.
-Exit codes: 0 all the same, 1 something differs or a run ended by itself.
+Shards and coordinators get SIGKILL, or SIGSTOP and SIGCONT, at random moments; nodes go; the redis-server is restarted, or
+does not answer for 20 s. The rules count, collect, and touch keys of several shards. Alerts, matches, errors and the final state
+must be those of one process. Exit codes: 0 all the same, 1 something differs or a run ended by itself.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -30,7 +31,16 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = ("matches", "alerts", "errors")
 JOB = "chaos"
 
-_ACTORS = ("ray::_ShardActor", "ray::_CoordinatorActor")
+NODES = 2
+"""Besides the head, where the run's driver and coordinator are."""
+
+_ACTORS = {"ray::_ShardActor": "shard", "ray::_CoordinatorActor": "coordinator", "ray::_SpareActor": "spare"}
+"""How the title of a process begins -> what it began as. A spare may have taken any other's place."""
+
+_UNREACHABLE_S = 20.0
+_PROGRESS_TIMEOUT_S = 15.0
+_HASTE = 0.3
+"""The share of bad things that do not wait until the run has got over the one before."""
 
 _SEVERAL_KEYS = {
     "Chaos.Pair": 'both = increment_counter("pair:" + who) - increment_counter("pair:" + name)\n    return both % 97 == 3',
@@ -70,8 +80,24 @@ def write_pack(directory: Path) -> None:
         )
 
 
+def deck(kills: int, rng: random.Random) -> list[str]:
+    """What will be done, in order."""
+    done = Counter(
+        {
+            "node removed": max(1, kills // 12),
+            "redis restarted": max(1, kills // 12),
+            "redis unreachable": kills // 50,
+            "frozen": max(1, kills // 4),
+        }
+    )
+    drawn = [*done.elements()]
+    drawn += ["killed"] * (kills - len(drawn))
+    rng.shuffle(drawn)
+    return drawn
+
+
 def chaos(directory: Path, kills: int, *, seed: int, events: int, shards: int = 3) -> Report:
-    """Run jobs in `directory` until `kills` processes were killed or frozen and the last job is through."""
+    """Run jobs in `directory` until `kills` bad things were done and the last job is through."""
     rng = random.Random(seed)
     report = Report()
     workload.write(directory, events, seed)
@@ -79,26 +105,16 @@ def chaos(directory: Path, kills: int, *, seed: int, events: int, shards: int = 
     _finish(_command(directory, "local", directory / "local-store", "whole", 1), report)
     data = directory / "redis"
     data.mkdir()
+    planned = deck(kills, rng)
     with ExitStack() as stack:
-        redis = stack.enter_context(ExitStack())
-        url = redis.enter_context(start_redis(["--appendonly", "yes"], directory=data))
-        port = int(url.rsplit(":", 1)[1].split("/")[0])
-        while sum(report.kills.values()) < kills and not report.problems:
-            process = subprocess.Popen(
-                _command(directory, "ray", url, "chaos", shards),
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
+        machines = stack.enter_context(_Machines.started(data))
+        while planned and not report.problems:
+            command = [*_command(directory, "ray", machines.redis_url, "chaos", shards), "--address", machines.address]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             try:
-                while process.poll() is None and sum(report.kills.values()) < kills:
-                    time.sleep(rng.uniform(0.3, 2.5))
-                    if rng.random() < 0.1:
-                        redis.close()
-                        redis.enter_context(start_redis(["--appendonly", "yes"], directory=data, port=port))
-                        report.kills["redis restarted"] += 1
-                    else:
-                        _hurt(process.pid, rng, report)
+                while planned and _wait(process, directory / "chaos-matches.jsonl", rng):
+                    if machines.hurt(planned[-1], rng, report):
+                        planned.pop()
                 stdout, stderr = process.communicate(timeout=600)
             finally:
                 process.kill()
@@ -107,8 +123,79 @@ def chaos(directory: Path, kills: int, *, seed: int, events: int, shards: int = 
                 report.problems.append(f"a run ended with {process.returncode}: {stderr.decode()[-1500:]}")
                 break
             report.restarts += json.loads(stdout.splitlines()[-1])["restarts"]
-            _compare(directory, url, report)
+            _compare(directory, machines.redis_url, report)
     return report
+
+
+def _wait(process: subprocess.Popen[bytes], output: Path, rng: random.Random) -> bool:
+    """For the moment of the next bad thing: mostly one at which the run goes on. False when it is through."""
+    if rng.random() >= _HASTE:
+        before = output.stat().st_size if output.exists() else 0
+        until_s = time.monotonic() + _PROGRESS_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < until_s:
+            time.sleep(0.05)
+            if output.exists() and output.stat().st_size != before:
+                break
+    time.sleep(rng.uniform(0.0, 2.0))
+    return process.poll() is None
+
+
+class _Machines:
+    """A Ray cluster and a redis-server, and what may happen to them."""
+
+    def __init__(self, cluster: Any, data: Path, stack: ExitStack) -> None:
+        self._cluster = cluster
+        self._data = data
+        self._redis = stack.enter_context(ExitStack())
+        self.redis_url = self._start_redis(None)
+        self.address: str = cluster.address
+
+    @classmethod
+    @contextmanager
+    def started(cls, data: Path) -> Iterator[_Machines]:
+        from ray.cluster_utils import Cluster
+
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        cluster: Any = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **_NODE})
+        try:
+            for _ in range(NODES):
+                cluster.add_node(**_NODE)
+            with ExitStack() as stack:
+                yield cls(cluster, data, stack)
+        finally:
+            cluster.shutdown()
+
+    def _start_redis(self, port: int | None) -> str:
+        return self._redis.enter_context(start_redis(["--appendonly", "yes"], directory=self._data, port=port))
+
+    def hurt(self, what: str, rng: random.Random, report: Report) -> bool:
+        """Do one bad thing. False where there is nothing yet to do it to."""
+        match what:
+            case "node removed":
+                self._cluster.remove_node(rng.choice(sorted(self._cluster.worker_nodes, key=id)), allow_graceful=False)
+                self._cluster.add_node(**_NODE)
+            case "redis restarted":
+                self._redis.close()
+                self._start_redis(int(self.redis_url.rsplit(":", 1)[1].split("/")[0]))
+            case "redis unreachable":
+                self._stop_redis_for(_UNREACHABLE_S)
+            case _:
+                who = _hurt(what, rng)
+                what = f"{who} {what}"
+                if not who:
+                    return False
+        report.kills[what] += 1
+        return True
+
+    @staticmethod
+    def _stop_redis_for(seconds: float) -> None:
+        (server,) = (each for each in psutil.Process().children() if each.name().startswith("redis-server"))
+        server.suspend()
+        time.sleep(seconds)
+        server.resume()
+
+
+_NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 150_000_000}
 
 
 def _command(directory: Path, runtime: str, store: object, name: str, shards: int) -> list[str]:
@@ -127,27 +214,27 @@ def _finish(command: list[str], report: Report) -> None:
         report.problems.append(f"the run to compare with ended with {done.returncode}: {done.stderr.decode()[-1500:]}")
 
 
-def _hurt(driver: int, rng: random.Random, report: Report) -> None:
-    """Kill or freeze one actor, if there is any yet."""
-    actors: list[psutil.Process] = []
-    with suppress(psutil.Error):
-        for process in psutil.Process(driver).children(recursive=True):
-            with suppress(psutil.Error):
-                if process.name().startswith("ray::") and " ".join(process.cmdline()).startswith(_ACTORS):
-                    actors.append(process)
+def _hurt(what: str, rng: random.Random) -> str:
+    """Kill or freeze one actor; returns what it began as, nothing if there is none yet."""
+    actors: list[tuple[psutil.Process, str]] = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            title = " ".join(process.cmdline())
+            actors += [(process, who) for start, who in _ACTORS.items() if title.startswith(start)]
     if not actors:
-        return
-    victim = rng.choice(actors)
-    with suppress(psutil.Error, ProcessLookupError):
-        who = "coordinator" if " ".join(victim.cmdline()).startswith(_ACTORS[1]) else "shard"
-        if rng.random() < 0.3:
-            os.kill(victim.pid, signal.SIGSTOP)
-            time.sleep(rng.uniform(0.1, 3.0))
-            os.kill(victim.pid, signal.SIGCONT)
-            report.kills[f"{who} frozen"] += 1
-        else:
+        return ""
+    victim, who = rng.choice(actors)
+    try:
+        if what == "killed":
             victim.kill()
-            report.kills[f"{who} killed"] += 1
+        else:
+            victim.suspend()
+            time.sleep(rng.uniform(0.1, 6.0))
+            victim.resume()
+    except psutil.NoSuchProcess:  # a frozen one may be ended for it
+        if what == "killed":
+            return ""
+    return who
 
 
 def _compare(directory: Path, url: str, report: Report) -> None:
