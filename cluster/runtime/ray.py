@@ -115,6 +115,8 @@ class _Actor:
 
     def load(self, spec: JobSpec) -> None:
         """Do ahead what taking part will take."""
+        import pyarrow.compute  # noqa: F401  # the first blob would import it
+
         _check_installation()
         self._rules = load_rules(spec, self._rules)
 
