@@ -143,6 +143,8 @@ GUARDED = {
     'return event.get("x", "v") == "v"': ["x is 'v' or absent"],
     'return event.deep_get("x", default="v") == "v"': ["x is 'v', absent or null"],
     'return event.get("x") is None': ["x is absent or null"],
+    'if event.get("x") not in {1, "v"} or event.get("x") is True:\n    return False\nreturn True': ["x is 'v' or 1"],
+    'return event.get("x", 1) == True': ["x is absent or true"],
     'try:\n    n = int(event["n"])\nexcept (KeyError, ValueError):\n    return False\nreturn event.get("x") == "v"': ["x is 'v'"],
     'names = ["a"]\nreturn event.get("x") in names': ["x is 'a'"],
     'return event.get("x") in NAMES | {"q"}': ["x is 'a', 'b' or 'q'"],
@@ -191,6 +193,9 @@ UNGUARDED = [
     'return event.get("x") == list({"v", "w"})[0] and increment_counter("k") > 0 or event.get("y")',
     'getattr(event, "raw")["x"] = "v"\nreturn event.get("x") == "v"',
     'x = event.get("x", {})\nx["y"] = "v"\nreturn x.get("y") == "v"',
+    'name = "v"\ntry:\n    name = event.get("y")\n    int(name)\nexcept ValueError:\n    return event.get("x") == name',
+    'name = "v"\nfor each in event.get("l", []):\n    if each:\n        name = each\nreturn event.get("x") == name',
+    'name = "v"\nwhile name:\n    name = event.get(name)\nreturn event.get("x") == name',
     'try:\n    return event["x"] == "v"\nexcept KeyError:\n    return True',
     'try:\n    int(event.get("x"))\nexcept TypeError:\n    increment_counter("k")\nreturn event.get("x") == "v"',
     'try:\n    return event.get("x") == "v"\nfinally:\n    return True',
@@ -227,6 +232,10 @@ def test_whatever_else_is_no_guard_and_says_why(body: str) -> None:
 
 
 TRAPS = {
+    "an object that counts what it is compared with": (
+        "class Counts:\n    def __eq__(self, other):\n        return increment_counter('k') > 1\nCOUNTS = Counts()\n",
+        'return COUNTS == "v" and event.get("x") == "v"',
+    ),
     "a builtin has another meaning": (
         "def all(values):\n    return True\n", 'return all([event.get("x") == "v"])'
     ),
