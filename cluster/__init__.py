@@ -23,7 +23,7 @@ Words:
     slice        a contiguous range of one partition, given to one shard to ingest
     partition    one file of the source
     position     an event's place in the total order: [partition, offset], and a sub-index where a record is several events
-    guard        a condition on one field without which a rule can neither match nor reach state
+    guard        what must hold of fields of an event for a rule to match or to reach state
     probe        running a rule at ingest until its first state access
     match        an evaluation whose rule() returned True
     alert        a group of matches with one dedup string that reached the threshold

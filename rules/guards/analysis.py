@@ -612,6 +612,8 @@ class _Walk(Expressions):
         keywords = dict(given.keywords)
         values: dict[str, Abstract] = {}
         defaults = function.__defaults__ or ()
+        if len(defaults) > len(names):  # set by hand
+            raise _CannotBind
         for name, default in zip(names[len(names) - len(defaults) :], defaults, strict=True):
             values[name] = self.world.constant(default)
         for name, default in (function.__kwdefaults__ or {}).items():

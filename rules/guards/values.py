@@ -82,7 +82,7 @@ class Field(Abstract):
         """What must stand at the path for the field to equal one of some values."""
         wanted = list(wanted)
         raw = [value for value in wanted if not (self.nulls_too and value is None)]
-        if self.default is not None and any(_equal(self.default.value, value) for value in wanted):
+        if self.default is not None and self.default.value in wanted:
             raw.append(ABSENT)
             if self.nulls_too:
                 raw.append(None)
@@ -162,10 +162,6 @@ def _holds_set(value: Any) -> bool:
     return any(map(_holds_set, elements_of(value) or ())) or (
         type(value) is dict and any(map(_holds_set, value.values()))
     )
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return bool(one == other) if is_data(one) and is_data(other) else False
 
 
 # --- what can be called ----------------------------------------------------------------------------------------------

@@ -85,16 +85,16 @@ def pack_of(*modules: str, helper: str = HELPER, yaml: str = "") -> Pack:
     return load_pack(files, quiet=True)
 
 
-def module_of(body: str) -> str:
-    return f"{CONSTANTS}\ndef rule(event):\n{indent(dedent(body), '    ')}\n"
+def module_of(body: str, top: str = "") -> str:
+    return f"{CONSTANTS}{top}\ndef rule(event):\n{indent(dedent(body), '    ')}\n"
 
 
-def rule_of(body: str, **more: str) -> Rule:
-    return pack_of(module_of(body), **more).rules[0]
+def rule_of(body: str, top: str = "", **more: str) -> Rule:
+    return pack_of(module_of(body, top), **more).rules[0]
 
 
-def guard(body: str, **more: str) -> Guard:
-    found = rule_of(body, **more).guard("T")
+def guard(body: str, top: str = "", **more: str) -> Guard:
+    found = rule_of(body, top, **more).guard("T")
     assert found is not None
     return found
 
@@ -263,6 +263,10 @@ TRAPS = {
     ),
     "its code is replaced": ("def other(event):\n    return True\nis_success.__code__ = other.__code__\n",
         'return not is_success(event) or event.get("x") == "v" or True'),
+    "it has other defaults than are written": (
+        "def asked(event, name='x'):\n    return event.get(name) == 'v'\nasked.__defaults__ = (1, 2, 'y')\n",
+        "return asked(event)",
+    ),
     "a list is changed under another name": (
         "ALIAS = CHANGED\ndef add():\n    ALIAS.append('q')\n", 'add()\nreturn event.get("x") in CHANGED'
     ),
@@ -311,6 +315,14 @@ def test_a_rule_that_is_no_plain_function_has_no_guard(source: str) -> None:
     assert found is not None
     assert texts(found) == []
     assert found.reason != ""
+
+
+def test_a_long_list_of_values_is_a_guard_too() -> None:
+    found = guard('return event.get("x", "none") in [f"v{n}" for n in range(5)] or event.get("x", "none") in MANY',
+                  top="MANY = {f'v{n}' for n in range(50_000)}\n")  # fmt: skip
+    assert texts(found) == []  # of the comprehension nothing is known
+    (clause,) = guard('return event.get("x", "none") in MANY', top="MANY = {f'v{n}' for n in range(50_000)}\n").facts
+    assert len(clause) == 50_000
 
 
 def test_a_name_of_a_comprehension_hides_no_global() -> None:
