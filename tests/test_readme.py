@@ -56,6 +56,8 @@ COMMANDS = {
     "ray down ray-config.yaml": _LAUNCHER,
     "python -m bench": "tests/bench/test_throughput.py::test_without_a_name_the_benchmarks_are_listed",
     "python -m bench state": "tests/bench/test_state.py::test_state_takes_no_more_than_its_share_of_a_bare_dict",
+    "python -m bench all ": "tests/bench/test_table.py::test_all_hands_on_what_a_benchmark_takes",
+    "python -m bench plot": "tests/bench/test_table.py::test_the_picture_is_a_png",
     "python -m bench throughput": "tests/bench/test_throughput.py::test_the_smoke_run_finds_the_same_matches_on_both_sides",
 }
 
