@@ -44,7 +44,7 @@ COMMANDS = {
     "countersign explain ": "tests/test_explaining.py::test_the_example_of_its_help_works",
     "make demo": "tests/bench/test_demo.py::test_the_demo_finds_what_was_planted",
     "make simulate ": "tests/runtime/test_sim.py::test_fresh_seeds_come_to_what_one_process_would",
-    "make chaos ": "tests/test_chaos.py::test_shards_and_coordinators_are_killed_and_frozen_and_nothing_differs",
+    "make chaos ": "tests/test_chaos.py::test_shards_coordinators_nodes_and_redis_are_hurt_and_nothing_differs",
     "make compat ": "tests/test_compat.py::test_the_table_is_printed_with_why_and_ends_as_the_tests_did",
     "python -m bench pat ": "tests/bench/test_pat.py::test_the_smoke_without_pat_says_so_and_times_our_side",
     "make test": ".ci/run",  # this very run
