@@ -29,7 +29,6 @@ LOGS = ROOT.parent / "shared" / "data"
 _CLOUDTRAIL_FILES = (
     "opensearch-catalog/cloudtrail.jsonl.gz",
     "invictus-aws/cloudtrail.jsonl.gz",
-    "cribl/cloudtrail.jsonl.gz",
 )
 
 

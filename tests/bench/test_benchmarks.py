@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import lane, latency, scale
+from bench import inputs, lane, latency, scale
 from bench.__main__ import main
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory and processor time are read from /proc")
@@ -28,6 +28,14 @@ def test_a_pack_finds_what_each_event_through_each_rule_does(tmp_path: Path) -> 
     assert sides["countersign"]["digest"] == sides["each rule, no index"]["digest"]
     assert sides["countersign"]["matches"] > 0
     assert figures["own_pack"]
+
+
+def test_the_real_logs_come_over_and_over(shared_data: Path, tmp_path: Path) -> None:
+    log = inputs.repeated_logs(tmp_path, 8_000)
+
+    lines = log.read_bytes().splitlines()
+    assert len(lines) == 8_000
+    assert 3_000 < len(set(lines)) < 4_000
 
 
 def test_more_rules_find_the_same(tmp_path: Path) -> None:
