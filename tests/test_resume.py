@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from bench import workload
 from cluster.config import Config
@@ -124,7 +125,9 @@ def test_an_interrupted_run_checkpoints_exits_130_and_goes_on(
     same(whole, tmp_path)
 
 
-def test_a_run_that_is_stopped_while_its_runtime_starts_is_130_and_leaves_the_job_free(logs: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_while_its_runtime_starts_is_130_and_leaves_the_job_free(
+    logs: Path, tmp_path: Path
+) -> None:
     """Ray answers SIGTERM with sys.exit(15) while it starts."""
     options = Options([str(logs / "okta.jsonl")], [PACKS], store=str(tmp_path / "store"), job="j")
 
@@ -157,6 +160,41 @@ def test_a_run_goes_on_by_itself_when_a_process_is_lost(actor: str, logs: Path, 
     assert summary["events"] == 60_000
 
 
+@pytest.mark.ray
+def test_streams_get_nothing_twice_and_what_is_left_of_a_life_goes_on(
+    logs: Path, whole: Path, tmp_path: Path, redis_url: str
+) -> None:
+    streams = {kind: f"{redis_url}?stream={kind}" for kind in ("matches", "alerts", "errors")}
+    arguments = command(logs, tmp_path, redis_url, "ray", 2)
+    for kind, uri in streams.items():
+        arguments[arguments.index(f"--{kind}") + 1] = uri
+    client = redis.Redis.from_url(redis_url)
+
+    def shards() -> dict[int, psutil.Process]:
+        return {
+            child.pid: child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "ShardActor" in child.name()
+        }
+
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until_s = time.monotonic() + 60
+    while not client.xlen("matches") and time.monotonic() < until_s:
+        time.sleep(0.02)
+    first, second = shards().values()
+    first.kill()
+    while not len(shards().keys() - {first.pid, second.pid}) and process.poll() is None:
+        time.sleep(0.02)
+    assert second.pid in shards()
+    _, stderr = process.communicate(timeout=120)
+
+    assert process.returncode == 0, stderr.decode()
+    assert b"a process of the run was lost" in stderr
+    for kind in streams:
+        given = [fields[b"record"] for _, fields in client.xrange(kind)]
+        assert given == (whole / f"{kind}.jsonl").read_bytes().splitlines()
+
+
 class Frail(LocalRuntime):
     """Loses a process at its third poll, as long as there are lives to lose."""
 
@@ -184,7 +222,11 @@ def test_what_the_terminal_has_seen_does_not_come_again_after_a_loss(
         monkeypatch.setattr(Frail, "lives", 0)
         face = io.StringIO()
         options = Options(
-            [str(logs / "okta.jsonl")], [PACKS], store=str(tmp_path / f"store-{last}"), epoch_events=50, checkpoint_interval_s=0.0
+            [str(logs / "okta.jsonl")],
+            [PACKS],
+            store=str(tmp_path / f"store-{last}"),
+            epoch_events=50,
+            checkpoint_interval_s=0.0,
         )
         summary = driver_run(options, Config(), Frail, Display({}, live=False, human_alerts=face))
         assert summary.record["restarts"] == last

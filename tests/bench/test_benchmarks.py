@@ -83,6 +83,15 @@ def test_scale_counts_what_an_epoch_costs_each_shard(tmp_path: Path) -> None:
     assert measured["own_mb"] > 10
 
 
+@pytest.mark.ray
+def test_recovery_is_measured_with_and_without_a_spare(tmp_path: Path) -> None:
+    figures = _smoke("recovery", tmp_path)
+
+    for kind in ("cold", "warm"):
+        [steps] = figures[kind]["kills"]
+        assert 0 < steps["noticed"] < steps["replaced"] < steps["restored"] < steps["first alert"]
+
+
 def test_a_latency_is_from_the_write_that_held_the_event_to_the_sight_of_its_match() -> None:
     trace = latency.Trace(
         handed_bytes=[100, 250, 300], handed_s=[1.0, 2.0, 3.0], seen=[(1.5, 0), (2.25, 100), (9.0, 260)]
