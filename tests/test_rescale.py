@@ -141,3 +141,11 @@ def compare(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_local_runtime_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compare(tmp_path, LocalRuntime, monkeypatch)
+
+
+@pytest.mark.ray
+def test_a_job_on_ray_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster.runtime.ray import RayRuntime, start_ray
+
+    start_ray(None)
+    compare(tmp_path, RayRuntime, monkeypatch)

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.core.effects import COORDINATOR, Send
-from cluster.core.messages import Message, Ticked
+from cluster.core.messages import Message, RescaleRequested, Ticked
 from cluster.environment import EVALUATION_ENVIRONMENT
 from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status, is_of_life, lost
 from cluster.runtime.shells import CoordinatorShell, Rules, ShardShell, failure_of, load_rules
@@ -60,6 +60,10 @@ class _Peers:
     def __init__(self, life: str, coordinator: Any, shards: list[Any]) -> None:
         self.life = life
         self._coordinator = coordinator
+        self._shards = shards
+
+    def meet(self, shards: list[Any]) -> None:
+        """More shards have joined."""
         self._shards = shards
 
     def deliver(self, sends: list[Send]) -> None:
@@ -139,6 +143,11 @@ class _Actor:
         self._coordinator = CoordinatorShell(spec)
         self._peers = _Peers(spec.life, coordinator, shards)
         self._peers.deliver(self._coordinator.start())
+
+    def meet(self, life: str, shards: list[Any]) -> None:
+        """Learn of shards that have joined."""
+        if self._peers is not None and is_of_life(life, self._peers.life):
+            self._peers.meet(shards)
 
     def receive(self, life: str, message: bytes) -> None:
         peers = self._peers
@@ -252,6 +261,8 @@ class RayRuntime:
         """Shard, or COORDINATOR -> its process."""
         self._spare: tuple[Any, Any] | None = None
         """A process that waits to take the place of another, and what is ready when it is."""
+        self._joining: _Joining | None = None
+        """The way of new shards into the run, while they are on it."""
         self._watches = _Watches(spec.config.evaluation_timeout_s)
         try:
             self._begin(spec)
@@ -281,6 +292,7 @@ class RayRuntime:
     def _begin(self, spec: JobSpec) -> None:
         """Begin a life with the processes that there are and as many new ones as it takes. Raises ProcessLost."""
         self._spec = spec
+        self._joining = None
         for who in [who for who in self._actors if who >= spec.shards]:
             ray.kill(self._actors.pop(who))
         new = [who for who in (COORDINATOR, *range(spec.shards)) if who not in self._actors]
@@ -315,8 +327,15 @@ class RayRuntime:
         time.sleep(timeout_s)
         self._ping()
         self._keep_spare()
+        self._go_on()
         asked = self._actors[COORDINATOR].poll.remote(time.monotonic())
         status: Status = self._get([asked], _ANSWER_TIMEOUT_S)[0]
+        if self._joining is not None:
+            status.rescaling = True
+        elif not status.rescaling:
+            for number in [who for who in self._pings if who >= status.shards]:
+                del self._pings[number]
+                ray.kill(self._actors.pop(number))
         return status
 
     def _ping(self) -> None:
@@ -332,6 +351,44 @@ class RayRuntime:
     def pids(self) -> dict[int, int]:
         """Shard, or COORDINATOR -> the number of its process, for those who mean to hurt it."""
         return {who: ray.get(actor.ping.remote()) for who, actor in self._actors.items()}
+
+    # --- rescaling -----------------------------------------------------------------------------------------------
+
+    def rescale(self, shards: int) -> None:
+        """Go to another number of shards; only while the last status says that it is not on its way to one already."""
+        self._joining = _Joining(self._join(shards))
+        self._go_on()
+
+    def _join(self, shards: int) -> Generator[list[Any], list[Any], None]:
+        """Start what is missing, and tell the coordinator. Yields what is to be answered before it goes on; the run does."""
+        new = range(len(self._actors) - 1, shards)
+        for number in new:
+            self._actors[number] = self._taken_spare() or self._started(number)
+        places = yield [self._actors[number].whereabouts.remote() for number in new]
+        added = [self._watches.add(f"shard {number}", *place) for number, place in zip(new, places, strict=True)]
+        yield [answer for answer in added if answer is not None]
+        self._watches.begin()
+        everyone = [self._actors[number] for number in range(len(self._actors) - 1)]
+        coordinator = self._actors[COORDINATOR]
+        if new:
+            data = ray.put(self._spec)
+            yield [everyone[number].be_shard.remote(data, number, coordinator, everyone) for number in new]
+            known = [coordinator, *everyone[: new.start]]
+            yield [actor.meet.remote(self._spec.life, everyone) for actor in known]
+        self._pings |= {number: everyone[number].ping.remote() for number in new}
+        self.send(RescaleRequested(shards))
+
+    def _go_on(self) -> None:
+        """Take the way of those that join as far as it goes by now. Raises ProcessLost where it leads nowhere."""
+        while (joining := self._joining) is not None:
+            if len(ray.wait(joining.waiting, num_returns=len(joining.waiting), timeout=0)[0]) < len(joining.waiting):
+                if time.monotonic() - joining.since_s > _START_TIMEOUT_S:
+                    raise ProcessLost(f"a process that was to join gave no answer for {_START_TIMEOUT_S:.0f} s")
+                return
+            try:
+                joining.go_on(self._get(joining.waiting, _START_TIMEOUT_S))
+            except StopIteration:
+                self._joining = None
 
     # --- the spare -----------------------------------------------------------------------------------------------
 
@@ -394,6 +451,19 @@ class RayRuntime:
             self._watches.look(patience_s=_WATCH_PATIENCE_S)  # perhaps a watch ended it, and knows why
             reason = str(error).strip().splitlines()[0][:200]
             raise ProcessLost(f"a process of the run was lost (Ray says: {reason})") from None
+
+
+class _Joining:
+    """Steps that wait for answers, while the run goes on."""
+
+    def __init__(self, steps: Generator[list[Any], list[Any], None]) -> None:
+        self._steps = steps
+        self.waiting: list[Any] = next(steps)
+        self.since_s = time.monotonic()
+
+    def go_on(self, answers: list[Any]) -> None:
+        """Raises StopIteration after the last step."""
+        self.waiting, self.since_s = self._steps.send(answers), time.monotonic()
 
 
 def _is_there(answer: Any) -> bool:
