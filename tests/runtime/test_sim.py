@@ -16,6 +16,7 @@ from cluster.core.coordinator import Coordinator
 from cluster.core.errors import CorruptSnapshot
 from cluster.core.kept import Kept
 from cluster.core.ownership import Ownership, Step
+from cluster.core.poison import TIMEOUTS_UNTIL_OFF, Hang, Poison, Skips, Suspect, Timeout
 from cluster.core.shard import Shard
 from cluster.runtime import job, sim
 from cluster.runtime.sim import disk
@@ -72,6 +73,7 @@ def test_the_runs_use_what_they_are_to_test() -> None:
 
     assert sum(world.lives > 1 for world in worlds) > 10
     assert sum(world.lane > 0 for world in worlds) > 10
+    assert sum(world.hangs > 0 for world in worlds) > 10
     assert sum(world.rolled_back > 0 for world in worlds) > 10
     assert sum(world.damaged > 0 for world in worlds) > 2
     assert sum(world.rescales > 0 for world in worlds) > 5
@@ -204,7 +206,32 @@ def _older_blobs(original: Any) -> Any:
     return newest
 
 
+def _all_final(original: Any) -> Any:
+    return staticmethod(lambda cells, limit_s: original(cells, limit_s)._replace(final=True))
+
+
+def _off_at_the_third_found(_: Any) -> Any:
+    def after(self: Poison, rule_id: str, hang: Hang) -> Poison:
+        if not hang.final:
+            return replace(self, suspects=(*self.suspects, Suspect(rule_id, hang.place)))
+        if [each.rule_id for each in self.timeouts].count(rule_id) == TIMEOUTS_UNTIL_OFF:
+            return self
+        return replace(self, timeouts=(*self.timeouts, Timeout(rule_id, hang.place, hang.limit_s)))
+
+    return after
+
+
 BUGS: dict[str, Patch] = {
+    "a hang counts wherever it is": _replaced(Hang, "read", _all_final),
+    "a rule is off at the third timeout found, not at the third in order": _replaced(
+        Poison, "after", _off_at_the_third_found
+    ),
+    "suspects do not wait in the lane": _replaced(Shard, "_suspected", lambda _: lambda self, cut: frozenset()),
+    "timeouts are forgotten by checkpoints": _replaced(
+        coordinator, "poison_record", lambda _: lambda poison: {"timeouts": [], "suspects": []}
+    ),
+    "a rule is never off": _replaced(Poison, "off", lambda _: lambda self: {}),
+    "what hung is skipped without a word": _replaced(Skips, "errors", lambda _: lambda self, place, ordinals: iter(())),
     "what a damaged blob held is left out": _replaced(sim.world, "newest_whole", _without_the_damaged),
     "an older checkpoint's blobs, the newest one's place": _replaced(sim.world, "newest_whole", _older_blobs),
     "damage is taken for whole": _replaced(checkpoints, "_damaged_blob", lambda _: lambda store, job, names: None),
