@@ -64,7 +64,9 @@ def run(
     alerts: Annotated[str | None, typer.Option(help="Where alerts go: a file, - or redis://...?stream=NAME.")] = None,
     matches: Annotated[str | None, typer.Option(help="Where matches go; else they are counted only.")] = None,
     errors: Annotated[str | None, typer.Option(help="Where rule errors go; else they are counted only.")] = None,
-    epoch_events: Annotated[int, typer.Option(min=1, max=10_000_000, help="Events per epoch that have to be parsed, about.")] = 32_768,
+    epoch_events: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="Events per epoch that have to be parsed, about.")
+    ] = 32_768,
     checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between checkpoints.")] = 5.0,
     no_prefilter: Annotated[
         bool,

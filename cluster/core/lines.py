@@ -8,7 +8,6 @@ from itertools import accumulate
 
 from cluster.core.messages import CutLines, Lines, Records
 
-
 _SAMPLE_BYTES = 1 << 14
 _LONG_LINE_BYTES = 300
 """Of lines longer than that bytes.find() finds the ends, 0.1 us each, sooner than bytes.count() counts them, 0.3 ns a byte."""
