@@ -26,7 +26,7 @@ from cluster.core.messages import Message, Partition, SourceGrew, StopRequested
 from cluster.core.poison import NO_POISON, TIMEOUTS_UNTIL_OFF, Hang, Place, Poison
 from cluster.display import Display
 from cluster.runtime.job import CheckpointDamaged, JobSpec, ProcessLost, Status
-from cluster.sources import discover
+from cluster.sources import changed, discover
 from cluster.spool import Spool, is_spooled, spooled_partition
 from cluster.stores import BlobMissing, Fence, Store, StoreUnreachable, open_store
 from rules.errors import InvalidPack, Problem
@@ -207,7 +207,7 @@ def _prepare(
 ) -> JobSpec:
     """`known` is the manifest of the checkpoint to go on from; None starts the job."""
     if known is not None:
-        partitions = _continued(partitions_of(known), partitions)
+        partitions = _continued(partitions_of(known), partitions, options.log_type, known)
         _check_key_groups(known, config)
     growing: tuple[int, ...] = ()
     if spool is not None:
@@ -265,22 +265,33 @@ def _claim(store: Store, spec: JobSpec) -> None:
     store.commit(spec.fence, spec.progress.epoch, snapshot.encode_manifest(manifest), names)
 
 
-def _continued(old: list[Partition], now: list[Partition]) -> list[Partition]:
-    """The job's files in their order, new ones after them. Raises CannotRun when a file is gone or is another one."""
+def _continued(
+    old: list[Partition], now: list[Partition], log_type: str | None, known: dict[str, Any]
+) -> list[Partition]:
+    """The job's files in their order, new ones after them. Raises CannotRun when a file is gone or is another one.
+
+    What a file was taken for at first, its log type included, it stays.
+    """
     by_path = {partition.path: partition for partition in now}
     ordered: list[Partition] = []
     for partition in old:
         found = by_path.pop(partition.path, None)
         if is_spooled(partition):
-            size_bytes = Path(partition.path).stat().st_size
+            size_bytes = _spooled_bytes(partition, known)
             ordered.append(spooled_partition(partition.index, partition.path, size_bytes, partition.log_type))
         elif found is None:
             raise CannotRun(
                 3,
                 f"{partition.path}: this input of the job is not among those given now: name it again, or use --fresh",
             )
-        elif _identity(found) != _identity(partition):
-            raise CannotRun(3, f"{partition.path}: changed since the job started: restore it, or use --fresh")
+        elif (what := changed(partition, found)) is not None:
+            raise CannotRun(3, f"{partition.path}: {what}: restore it, or use --fresh")
+        elif log_type is not None and log_type != partition.log_type:
+            raise CannotRun(
+                2,
+                f"{partition.path}: the job reads it as {partition.log_type or 'of no known log type'}, not as {log_type}: "
+                "leave --log-type as it was, or use --fresh",
+            )
         else:
             ordered.append(partition)
     for partition in by_path.values():
@@ -288,8 +299,20 @@ def _continued(old: list[Partition], now: list[Partition]) -> list[Partition]:
     return ordered
 
 
-def _identity(partition: Partition) -> tuple[int, int, str]:
-    return partition.size_bytes, partition.mtime_ns, partition.head_digest
+def _spooled_bytes(partition: Partition, known: dict[str, Any]) -> int:
+    """How much of an earlier run's standard input is kept. Raises CannotRun when that is less than it was."""
+    try:
+        size_bytes = Path(partition.path).stat().st_size
+    except FileNotFoundError:
+        size_bytes = 0
+    known_bytes = max(partition.size_bytes, known["start"] if known["partition"] == partition.index else 0)
+    if known["partition"] <= partition.index and size_bytes < known_bytes:
+        raise CannotRun(
+            3,
+            f"{partition.path}: {size_bytes} bytes of the standard input that the job kept are left, of {known_bytes}: "
+            "restore it, or use --fresh",
+        )
+    return size_bytes
 
 
 def _moved(partition: Partition, index: int) -> Partition:

@@ -282,15 +282,28 @@ def check_unchanged(partition: Partition) -> None:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise SourceChanged(f"{partition.path}: {error.strerror}, but the job reads it: {remedy}") from error
-    if status.st_size != partition.size_bytes:
-        what = f"its size was {partition.size_bytes} bytes when the job started and is {status.st_size}"
-    elif status.st_mtime_ns != partition.mtime_ns:
-        what = "it was modified after the job started"
-    elif _digest(head) != partition.head_digest:
-        what = "its first bytes are not those that it had when the job started"
-    else:
-        return
-    raise SourceChanged(f"{partition.path}: {what}: {remedy}")
+    now = replace(
+        partition, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, head_digest=_digest(head)
+    )
+    what = changed(partition, now)
+    if what is not None:
+        raise SourceChanged(f"{partition.path}: {what}: {remedy}")
+
+
+def changed(partition: Partition, now: Partition) -> str | None:
+    """How the file of a partition differs from the one that it was when the job started; None where it does not."""
+    if now.size_bytes > partition.size_bytes and partition.compression is None and partition.format == "jsonl":
+        return (
+            f"it grew from {partition.size_bytes} to {now.size_bytes} bytes since the job started (a file is read as it was "
+            "found; what comes later belongs into a file of its own, which goes on after it)"
+        )
+    if now.size_bytes != partition.size_bytes:
+        return f"its size was {partition.size_bytes} bytes when the job started and is {now.size_bytes}"
+    if now.mtime_ns != partition.mtime_ns:
+        return "it was modified after the job started"
+    if now.head_digest != partition.head_digest:
+        return "its first bytes are not those that it had when the job started"
+    return None
 
 
 def _content(path: str, compression: Compression, size_bytes: int | None) -> Content:

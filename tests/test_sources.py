@@ -380,7 +380,7 @@ def rewrite(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (grow, "its size was 8 bytes when the job started and is 16"),
+        (grow, "it grew from 8 to 16 bytes since the job started"),
         (touch, "it was modified after the job started"),
         (rewrite, "its first bytes are not those that it had"),
         (Path.unlink, "No such file or directory"),

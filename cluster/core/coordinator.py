@@ -242,6 +242,8 @@ class Coordinator:
         self._views: dict[int, _View] = {}
         self._last_epoch: int | None = None
         self._last_try_s: float | None = None
+        self._unsaved: str | None = None
+        """Why the last checkpoint will not be; the run ends when its last epoch is delivered."""
         self._rebase = False
         """The next checkpoint is of bases."""
         self._retry_at_s = NEVER_S
@@ -525,7 +527,7 @@ class Coordinator:
         effects: list[Effect] = []
         while (ready := self._epochs.get(self._delivered + 1)) and len(ready.grouped) == ready.cut.shards:
             effects += self._deliver(self._delivered + 1, ready)
-        return effects + self._advance()
+        return effects + self._end_unsaved() + self._advance()
 
     def _deliver(self, number: int, epoch: _Epoch) -> list[Effect]:
         parts = list(epoch.grouped.values())
@@ -692,12 +694,18 @@ class Coordinator:
             return self._advance()
         if self._last_try_s is None:
             self._last_try_s = now_s
-        if now_s - self._last_try_s >= _LAST_CHECKPOINT_TRIES_S and not self._epochs:
-            self._enter(Phase.FINISHED)
-            return [Finish(self._stopping and not self._input_over(), reason)]
+        if now_s - self._last_try_s >= _LAST_CHECKPOINT_TRIES_S:
+            self._unsaved = reason
+            return self._end_unsaved()
         self._enter(Phase.RUNNING)
         self._last_epoch = None
         return []  # tried again at the next tick
+
+    def _end_unsaved(self) -> list[Effect]:
+        if self._unsaved is None or self._epochs:
+            return []
+        self._enter(Phase.FINISHED)
+        return [Finish(self._stopping and not self._input_over(), self._unsaved)]
 
     # --- invariants ----------------------------------------------------------------------------------------------
 

@@ -70,6 +70,8 @@ def reaching(url: str, failure: Callable[[str], Exception]) -> Iterator[None]:
     except redis.exceptions.ReadOnlyError as error:
         raise failure(f"{shown(url)}: {error}: give the URL of the primary, not of a replica") from error
     except redis.exceptions.RedisError as error:
+        if "maxmemory" in str(error):
+            raise failure(f"{shown(url)}: the server's memory is full: raise its maxmemory, or make room") from error
         raise failure(f"{shown(url)}: {error}: see to the server, or give another URL") from error
 
 

@@ -294,6 +294,24 @@ def test_the_last_checkpoint_is_tried_again_and_then_given_up_with_its_reason() 
     assert now_s > 30.0
 
 
+def test_the_last_checkpoint_is_given_up_also_where_its_snapshot_fails_before_the_epoch_is_done() -> None:
+    """As with a full store: each try fails at once, and the epoch that was cut for it is still on its way."""
+    driven = Driven(partition(size_bytes=1000))
+    driven.tell(Ticked(0.0))
+    cut, last = cuts(driven.start())
+    driven.tell(ingested(cut))
+    driven.finish_epoch(cut.epoch)
+    ended: list[Effect] = []
+    for now_s in range(1, 60):
+        if driven.machine.phase is Phase.FINISHED:
+            break
+        driven.tell(SnapshotFailed(last.epoch, 0, "full"))
+        ended = driven.finish_epoch(last.epoch)
+        (last,) = cuts(driven.tell(Ticked(float(now_s)))) or [last]
+
+    assert ended[-1] == Finish(interrupted=False, unsaved="full")
+
+
 def test_a_store_that_refused_is_left_in_peace_for_a_second() -> None:
     """Found by attack: every message cut another epoch for the last checkpoint, hundreds a second."""
     driven = Driven(partition(size_bytes=1000))
