@@ -31,6 +31,8 @@ _ANSWER_S = 30.0
 """How long an answer is waited for: an epoch of the run may have to end first."""
 _SILENT_S = 10.0
 """A driver that writes once a second and has not for so long is paused, or cut off from the store."""
+_FRESH_S = 5.0
+"""A driver that has written since then runs, whatever its lease says: one in Redis may run out while Ray starts."""
 _GONE_S = 60.0
 """A run that has been asked to stop, and whose driver has been silent for so long, is not waited for any longer."""
 
@@ -85,7 +87,6 @@ class Standing:
 
     job: str
     runs: bool
-    """Somebody holds it."""
     note: dict[str, Any] | None
     """The last status that a run of it has written."""
     manifest: dict[str, Any] | None
@@ -94,7 +95,7 @@ class Standing:
     @property
     def age_s(self) -> float | None:
         """How old the note is; None where there is none."""
-        return None if self.note is None else max(0.0, time.time() - self.note["written_at_s"])  # noqa: TID251
+        return None if self.note is None else _age_s(self.note)
 
     def record(self) -> dict[str, Any]:
         """What `status --json` prints."""
@@ -118,8 +119,8 @@ class Standing:
 
 def standing(store: Store, job: str, tell: Callable[[str], None]) -> Standing:
     """How the job stands now; `tell` hears of damaged checkpoints. Raises Refused for a job that is not there, StoreError."""
-    runs = store.held(job)
     note = _note(store, job)
+    runs = _runs(store, job, note)
     manifest = newest_whole(store, job, tell, blobs=False)
     if not runs and note is None and manifest is None:
         jobs = ", ".join(store.jobs()) or "none"
@@ -135,6 +136,15 @@ def _note(store: Store, job: str) -> dict[str, Any] | None:
     return None
 
 
+def _age_s(note: dict[str, Any]) -> float:
+    written_at_s: float = note["written_at_s"]
+    return max(0.0, time.time() - written_at_s)  # noqa: TID251
+
+
+def _runs(store: Store, job: str, note: dict[str, Any] | None) -> bool:
+    return store.held(job) or (note is not None and "ended" not in note and _age_s(note) < _FRESH_S)
+
+
 # --- orders ------------------------------------------------------------------------------------------------------
 
 
@@ -147,10 +157,9 @@ def stop(store: Store, job: str) -> dict[str, Any] | None:
     with suppress(_Ended), _asked(store, job, StopAsk(run)) as who:
         _answer(store, job, who, run)
     note = _note(store, job)
-    while store.held(job) and note is not None and note["run"] == run:
-        age_s = Standing(job, True, note, None).age_s or 0.0
-        if age_s > _GONE_S:
-            raise Refused(4, f"job {job}: asked to stop, and silent for {age_s:.0f} s: {_whereabouts(note)}")
+    while note is not None and note["run"] == run and _runs(store, job, note):
+        if _age_s(note) > _GONE_S:
+            raise Refused(4, f"job {job}: asked to stop, and silent for {_age_s(note):.0f} s: {_whereabouts(note)}")
         time.sleep(_POLL_S)
         note = _note(store, job)
     return note if note is not None and note["run"] == run and "ended" in note else None
@@ -158,7 +167,7 @@ def stop(store: Store, job: str) -> dict[str, Any] | None:
 
 def keys(store: Store, job: str, key: str | None, prefix: str, limit: int) -> KeysAnswer | None:
     """The keys of a job that runs; None where it does not, or ends meanwhile. Raises Refused, and what stores raise."""
-    if not store.held(job):
+    if not _runs(store, job, _note(store, job)):
         return None
     if limit > MOST_KEYS:
         raise Refused(
@@ -204,11 +213,11 @@ def _answer(store: Store, job: str, who: str, run: str) -> bytes:
     """Wait for the answer. Raises _Ended, Refused when there is none in time."""
     until_s = time.monotonic() + _ANSWER_S
     while True:
-        runs = store.held(job)
+        note = _note(store, job)
+        runs = _runs(store, job, note)
         data = store.get_note(job, ANSWER + who)
         if data is not None:
             return data
-        note = _note(store, job)
         if not runs or (note is not None and note["run"] != run):
             raise _Ended
         if time.monotonic() >= until_s:

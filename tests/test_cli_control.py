@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,12 @@ class Running:
 
     def ask(self, *arguments: object) -> Done:
         return countersign(*arguments, "--job", "march", "--store", self._store)
+
+    def got(self, key: str) -> dict[str, Any]:
+        done = self.ask("state", "get", key)
+        assert done.code == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def status(self) -> dict[str, Any]:
         done = self.ask("status", "--json")
@@ -154,7 +161,7 @@ def test_a_job_is_looked_at_while_it_runs_stopped_and_goes_on_without_a_key(
     again = run.ask("stop")
     assert (again.code, "it does not run" in again.stderr) == (4, True)
     assert "does not run; interrupted" in run.ask("status").stdout
-    assert json.loads(run.ask("state", "get", "Count:eve").stdout)["counter"] == 4
+    assert run.got("Count:eve")["counter"] == 4
     removed = run.ask("state", "rm", "Count:eve")
     assert (removed.code, "no longer what its input alone says" in removed.stderr) == (0, True)
     assert [run.ask("state", verb, "Count:eve").code for verb in ("get", "rm")] == [1, 1]
@@ -163,11 +170,11 @@ def test_a_job_is_looked_at_while_it_runs_stopped_and_goes_on_without_a_key(
     with running(rules, store, runtime, shards=3) as run:
         run.feed(event(5))
         run.until(lambda now: now.get("events", 0) == 2)
-        assert json.loads(run.ask("state", "get", "Count:eve").stdout)["counter"] == 2
-        assert json.loads(run.ask("state", "get", "Count:bob").stdout)["counter"] == 1
+        assert run.got("Count:eve")["counter"] == 2
+        assert run.got("Count:bob")["counter"] == 1
         assert run.status()["checkpoint"]["removed"] == ["Count:eve"]
         assert run.ask("stop").code == 0
-    assert json.loads(run.ask("state", "get", "Count:eve").stdout)["counter"] == 2
+    assert run.got("Count:eve")["counter"] == 2
     assert run.status()["checkpoint"]["removed"] == ["Count:eve"]
 
 
@@ -390,6 +397,28 @@ def test_a_driver_that_was_told_to_stop_and_falls_silent_is_not_waited_for_for_e
         thread.join()
 
     assert driver.stopped
+
+
+def test_a_run_whose_lease_ran_out_while_it_was_busy_is_still_asked(held: MemoryStore) -> None:
+    """Found on Ray with Redis: a lease lasts 5 s, and what starts takes longer."""
+    engine, driver = Engine(), Driver()
+    with Control(held, "march") as talk:
+        held.release(held._jobs["march"].fence)
+        assert standing(held, "march", print).runs
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(asking.keys, held, "march", "k", "", 1)
+
+            def sent() -> bool:
+                talk.turn(driver, engine, status())
+                return bool(engine.sent)
+
+            until(sent)
+            talk.turn(driver, engine, status(TellState(0, 7, (0, 1), [], 0)))
+            answer = asked.result(timeout=10)
+
+        assert (answer and answer.epoch) == 7
+        talk.end(driver, status())
+    assert not standing(held, "march", print).runs
 
 
 def test_a_driver_that_has_stopped_writing_is_said_to_be_silent(held: MemoryStore) -> None:
