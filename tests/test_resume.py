@@ -11,6 +11,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -168,7 +169,7 @@ def test_streams_get_nothing_twice_and_what_is_left_of_a_life_goes_on(
     arguments = command(logs, tmp_path, redis_url, "ray", 2)
     for kind, uri in streams.items():
         arguments[arguments.index(f"--{kind}") + 1] = uri
-    client = redis.Redis.from_url(redis_url)
+    client: Any = redis.Redis.from_url(redis_url)
 
     def shards() -> dict[int, psutil.Process]:
         return {
