@@ -1,4 +1,4 @@
-"""What a person asks of a job: how it stands, that it stops, what a key holds. The commands' half of control.py.
+"""What a person asks of a job: how it stands, that it stops or goes to other shards, what a key holds. control.py answers.
 
 Imports little, so that `countersign status` is there at once: no ray, no pyarrow, and Redis only for a store that is one.
 """
@@ -52,6 +52,13 @@ class StopAsk(msgspec.Struct, tag="stop", frozen=True):
     """For which run: that of the status that the command has read."""
 
 
+class RescaleAsk(msgspec.Struct, tag="rescale", frozen=True):
+    """Go to another number of shards."""
+
+    run: str
+    shards: int
+
+
 class StateAsk(msgspec.Struct, tag="state", frozen=True):
     """What does one key hold, or the first `limit` of those that begin with `prefix`?"""
 
@@ -61,7 +68,7 @@ class StateAsk(msgspec.Struct, tag="state", frozen=True):
     limit: int = 1
 
 
-Ask = StopAsk | StateAsk
+Ask = StopAsk | RescaleAsk | StateAsk
 
 
 class KeysAnswer(msgspec.Struct, frozen=True):
@@ -163,6 +170,33 @@ def stop(store: Store, job: str) -> dict[str, Any] | None:
         time.sleep(_POLL_S)
         note = _note(store, job)
     return note if note is not None and note["run"] == run and "ended" in note else None
+
+
+def rescale(store: Store, job: str, shards: int, tell: Callable[[dict[str, Any]], None]) -> float:
+    """Have a run go to another number of shards, and wait for it: returns the seconds that it took.
+
+    `tell` is given each status on the way. Raises Refused, and what stores raise.
+    """
+    run, began_s = _run(store, job), time.monotonic()
+    try:
+        with _asked(store, job, RescaleAsk(run, shards)) as who:
+            _answer(store, job, who, run)
+    except _Ended:
+        raise Refused(
+            4, f"job {job}: the run ended before it went to {shards} shards: give --shards to the next"
+        ) from None
+    while True:
+        note = _note(store, job)
+        if note is None or note["run"] != run or "ended" in note or not _runs(store, job, note):
+            raise Refused(4, f"job {job}: the run ended on its way to {shards} shards: give --shards to the next")
+        if note["rescaling_to"] is None and note["shards"] == shards:
+            return time.monotonic() - began_s
+        if _age_s(note) > _GONE_S:
+            raise Refused(
+                4, f"job {job}: asked for {shards} shards, and silent for {_age_s(note):.0f} s: {_whereabouts(note)}"
+            )
+        tell(note)
+        time.sleep(_POLL_S)
 
 
 def keys(store: Store, job: str, key: str | None, prefix: str, limit: int) -> KeysAnswer | None:

@@ -189,6 +189,34 @@ def stop(job: Annotated[str, _JOB], store: Annotated[str, _STORE] = ".countersig
     print(text)
 
 
+@app.command(
+    epilog="Example:  countersign rescale --shards 8 --job march    "
+    "Exit codes: 0 it has so many shards; 4 no such job, it does not run, or it ended on the way."
+)
+def rescale(
+    shards: Annotated[int, typer.Option(min=1, max=1024, help="How many shards are to hold the state.")],
+    job: Annotated[str, _JOB],
+    store: Annotated[str, _STORE] = ".countersign",
+) -> None:
+    """Have a run go to another number of shards while it goes on, and wait until it has."""
+    from cluster import asking
+    from cluster.stores import open_store
+
+    def progress(note: dict[str, Any]) -> None:
+        if sys.stderr.isatty():
+            print(f"\rjob {job}: {note['shards']} shards, {note['keys']:,} keys ", end="", file=sys.stderr, flush=True)
+
+    with _failures():
+        try:
+            seconds = asking.rescale(open_store(store), job, shards, progress)
+        except KeyboardInterrupt:
+            raise _fail(130, f"job {job}: it was asked for {shards} shards: nobody waits for them any more") from None
+        finally:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)
+    print(f"job {job}: {shards} shard{'' if shards == 1 else 's'}, {seconds:.1f} s after it was asked")
+
+
 @state_app.command("get", epilog="Example:  countersign state get 'denied:arn:aws:iam::1:user/eve' --job march")
 def state_get(
     key: Annotated[str, typer.Argument(help="The key as a rule wrote it.")],

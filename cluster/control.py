@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cluster.asking import ANSWER, ASK, STATUS, Ask, KeysAnswer, StateAsk, StopAsk, decode_ask
+from cluster.asking import ANSWER, ASK, STATUS, Ask, KeysAnswer, RescaleAsk, StateAsk, StopAsk, decode_ask
 from cluster.core.coordinator import Phase
 from cluster.core.messages import Counts, Message, Partition, StateWanted
 from cluster.core.records import time_text
@@ -56,6 +56,7 @@ class Driver(Protocol):
     def severities(self) -> Mapping[str, int]: ...
     def growing_bytes(self) -> int | None: ...
     def stop(self) -> None: ...
+    def rescale(self, shards: int) -> None: ...
 
 
 class Engine(Protocol):
@@ -143,6 +144,9 @@ class Control:
         match ask:
             case StopAsk():
                 driver.stop()
+                self._answers.append((who, b"{}"))
+            case RescaleAsk():
+                driver.rescale(ask.shards)
                 self._answers.append((who, b"{}"))
             case StateAsk():
                 wanted = StateWanted(next(self._numbers), ask.key, ask.prefix, ask.limit)

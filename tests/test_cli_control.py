@@ -152,6 +152,12 @@ def test_a_job_is_looked_at_while_it_runs_stopped_and_goes_on_without_a_key(
         assert refused.code == 4
         assert "countersign stop --job march" in refused.stderr
 
+        for shards in (4, 1):
+            rescaled = run.ask("rescale", "--shards", shards)
+            assert (rescaled.code, rescaled.stdout[: len("job march: 4 shard")]) == (0, f"job march: {shards} shard")
+            assert (run.status()["shards"], run.status()["rescaling_to"]) == (shards, None)
+            assert run.got("Count:eve")["counter"] == 4
+
         stopped = run.ask("stop")
         assert (stopped.code, stopped.stdout) == (
             0, "job march: stopped after 5 events and a checkpoint: the same `run` goes on from there\n",
@@ -223,7 +229,7 @@ def test_a_run_that_ends_by_itself_or_fails_leaves_word_of_it(rules: Path, tmp_p
     assert "holds fewer records" in failed.stdout
 
 
-@pytest.mark.parametrize("command", ["status", "stop", "state get k", "state rm k"])
+@pytest.mark.parametrize("command", ["status", "stop", "rescale --shards 2", "state get k", "state rm k"])
 def test_a_job_that_is_not_there_is_refused_and_nothing_is_made(command: str, tmp_path: Path) -> None:
     (tmp_path / "store" / "jobs").mkdir(parents=True)
     for store in ("store", "nowhere"):
@@ -287,6 +293,9 @@ class Driver:
 
     def stop(self) -> None:
         self.stopped = True
+
+    def rescale(self, shards: int) -> None:
+        self.spec.shards = shards
 
 
 def status(*told: TellState) -> Status:

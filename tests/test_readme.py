@@ -36,6 +36,7 @@ COMMANDS = {
     "countersign state get ": HERE,
     "countersign state ls ": HERE,
     "countersign state rm ": HERE,
+    "countersign rescale ": HERE,
     "countersign stop ": HERE,
     "(cat trail.jsonl; sleep 30) | countersign run - ": HERE,
     "until countersign status ": HERE,
