@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ import redis
 
 from bench import workload
 from bench.redis_server import RedisServerMissing, find_redis_server, start_redis
+from cluster.core.poison import unwatched
 from cluster.run import CannotRun
-from cluster.runtime.job import Status
+from cluster.runtime.job import JobSpec, Status
 from cluster.runtime.local import LocalRuntime
+from cluster.runtime.shells import ShardShell
+from cluster.sources import SourceChanged
 from cluster.stores import Fenced, Store, StoreUnreachable
 from tests.commands import run
 from tests.test_checkpoints import Crash, Kept, after_checkpoints, go, in_directory, in_redis, raising, same
@@ -230,3 +235,28 @@ def test_a_full_server_has_no_half_of_a_checkpoint(serve: Callable[..., Server])
             manifest = b"one"
         assert store.manifests("j")[0] == manifest
     assert store.get_blob("j", "b") == b"x"
+
+
+# --- another machine -----------------------------------------------------------------------------------------------
+
+
+def test_a_shard_that_sees_another_store_or_other_inputs_does_not_start(logs: Path, tmp_path: Path) -> None:
+    seen: list[JobSpec] = []
+
+    def starting(spec: JobSpec) -> LocalRuntime:
+        seen.append(spec)
+        raise Crash
+
+    copy = tmp_path / "logs"
+    shutil.copytree(logs, copy)
+    with pytest.raises(Crash):
+        go(copy, tmp_path, in_directory(tmp_path / "store"), starting)
+    (spec,) = seen
+    ShardShell(spec, 0, lambda job: job(), unwatched())
+
+    with pytest.raises(StoreUnreachable, match=r"sees another store .* use a directory that all machines share"):
+        ShardShell(replace(spec, store_url=str(tmp_path / "elsewhere")), 0, lambda job: job(), unwatched())
+    with (copy / "okta.jsonl").open("ab") as file:
+        file.write(b"{}\n")
+    with pytest.raises(SourceChanged, match=r"^on .*okta.jsonl: it grew"):
+        ShardShell(spec, 0, lambda job: job(), unwatched())

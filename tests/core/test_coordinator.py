@@ -272,6 +272,26 @@ def test_a_checkpoint_that_the_store_did_not_take_is_given_up_and_the_next_one_c
     assert third.checkpoint
 
 
+def test_a_store_that_lost_blobs_gets_bases_until_it_has_taken_a_checkpoint() -> None:
+    driven = Driven(partition(size_bytes=400_000), checkpoint_interval_s=0.0)
+    effects = [*driven.tell(Ticked(0.0)), *driven.start()]
+    bases: list[bool] = []
+    for now_s in range(1, 60):
+        following: list[Effect] = []
+        for cut in cuts(effects):
+            if cut.tasks:
+                following += driven.tell(ingested(cut))
+            following += driven.finish_epoch(cut.epoch)
+            if cut.checkpoint and len(bases) < 4:
+                bases.append(cut.base)
+                driven.tell(SnapshotAdded(cut.epoch, 0, (BLOB,)))
+                lost = ManifestFailed(cut.epoch, "a blob is missing", rebase=True)
+                following += driven.tell(lost if len(bases) == 2 else ManifestCommitted(cut.epoch))
+        effects = following + driven.tell(Ticked(now_s * 2.0))
+
+    assert bases == [False, False, True, False]
+
+
 def test_the_last_checkpoint_is_tried_again_and_then_given_up_with_its_reason() -> None:
     driven = Driven(partition(size_bytes=1000))
     driven.tell(Ticked(0.0))
