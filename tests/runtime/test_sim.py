@@ -244,9 +244,7 @@ BUGS: dict[str, Patch] = {
     "the lane's values stay in the lane": _replaced(lane.Lane, "rows", lambda _: lambda self: []),
     "an output takes what it has": _replaced(Continuation, "new_of", _no_tail),
     "execute does not wait for the lane": _replaced(Shard, "_advance_execute", _impatient),
-    "W is that of the slice's start": _replaced(
-        watermark.Watermark, "before", lambda _: lambda self, index, local_w_s, times: self.w_s
-    ),
+    "W is that of the slice's start": _replaced(watermark.Watermark, "clock", lambda _: _clock_of_the_start),
     "keys are freed a minute early": _replaced(
         State, "free", lambda original: lambda self, horizon_s, limit: original(self, horizon_s + 60, limit)
     ),
@@ -334,6 +332,12 @@ def _captured_before(self: Shard, delta: bool) -> Any:
         return Capture(list(keys)[1:], self.state._image, self.state.dirty)
     images = {key: (self.state._epoch_images.get(key) or self.state._image(key)) for key in keys}
     return Capture(keys, images.__getitem__, {})
+
+
+def _clock_of_the_start(
+    self: watermark.Watermark, times: watermark.SliceTimes, lateness_s: float
+) -> Callable[[int, float, float], float]:
+    return lambda index, local_w_s, time_s: max(time_s, self.w_s - lateness_s)
 
 
 def _delivered_early(original: Any) -> Any:
