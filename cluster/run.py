@@ -47,6 +47,8 @@ _BARREN_LIVES = 10
 """So many lost processes without a checkpoint in between are no accident."""
 _STORE_PATIENCE_S = 60.0
 """How long a run that lost a process waits for a store that is down."""
+_PARSED_TO_TELL = 1_000_000
+"""So many events that were parsed for want of a guard, some ten seconds' worth, are worth a word at the end."""
 _LANE_TO_TELL = 0.05
 """The share of a rule's evaluations in the serial lane from which on the run's end says so."""
 
@@ -718,12 +720,19 @@ def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
         "shards": status.shards,
         "interrupted": status.interrupted,
         "lane": lane_shares(counts),
+        "parsed_for": {rule_id: each.parsed for rule_id, each in sorted(counts.rules.items()) if each.parsed},
         "rules_off": {rule_id: list(place[:2]) for rule_id, place in spec.progress.poison.off().items()},
     }
     letters = Path(spec.outputs["dead_letters"])
     if totals.dead_letters:
         notes.append(f"{totals.dead_letters} records could not be read: they are kept in {letters}")
         record["dead_letters_file"] = str(letters)
+    slow = [rule_id for rule_id, events in record["parsed_for"].items() if events >= _PARSED_TO_TELL]
+    if slow:
+        notes.append(
+            f"every event was parsed for {', '.join(slow[:3])}{f' and {len(slow) - 3} more' if len(slow) > 3 else ''}: "
+            "where a rule's guard asks for a text, the others are skipped (`countersign explain` shows guards)"
+        )
     notes += [
         f"{share['fraction']:.0%} of {rule_id} ran in the serial lane, which is slow: give its keys a common {{tag}}"
         for rule_id, share in record["lane"].items()

@@ -26,6 +26,7 @@ from cluster.core.messages import (
     Position,
     Records,
     RoutedSlice,
+    RuleCounts,
     TooLong,
 )
 from cluster.core.poison import NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
@@ -83,6 +84,8 @@ class _Plan(NamedTuple):
     """Which of `rules` an event can concern."""
     time_of: Callable[[dict[str, Any]], float | None]
     prefilter: Prefilter | None
+    unfiltered: tuple[str, ...]
+    """The RuleIDs because of which there is no prefilter."""
     context: EventContext | None
 
 
@@ -180,6 +183,7 @@ class Ingest:
                 index.candidates,
                 kind.time_of,
                 prefilter,
+                tuple(chosen[n][1].id for n in index.without_texts) if self._use_prefilter and kind.split is None else (),
                 self._context_of(log_type),
             )
             self._plans[log_type] = plan
@@ -255,6 +259,8 @@ class Ingest:
             if batch.skipped:
                 self._settle(work, batch.between(settled, batch.end), log_type)
         done.counts.events = work.events + done.counts.skipped_unparsed
+        for rule_id in default.unfiltered:
+            done.counts.rules[rule_id] = RuleCounts(parsed=work.events)
         done.dead_letters += [_too_long(number, partition, source, long) for long in too_long]
         done.records += len(too_long)
         done.times = work.clock.times()

@@ -199,7 +199,7 @@ class JoinedEvaluation(NamedTuple):
 
 @dataclass(slots=True)
 class RuleCounts:
-    """What one rule did where it reached state."""
+    """What one rule cost."""
 
     evaluations: int = 0
     deferred: int = 0
@@ -207,12 +207,15 @@ class RuleCounts:
     lane: int = 0
     """Those whose result is the serial lane's, because of a key of their own or of one that they share."""
     lane_s: float = 0.0
+    parsed: int = 0
+    """Events that had to be parsed for it, as its guard asks for no text that could be looked for first."""
 
     def add(self, other: RuleCounts) -> None:
         self.evaluations += other.evaluations
         self.deferred += other.deferred
         self.lane += other.lane
         self.lane_s += other.lane_s
+        self.parsed += other.parsed
 
 
 @dataclass(slots=True)
@@ -225,7 +228,7 @@ class Counts:
     evaluations: int = 0
     deferred: int = 0
     rules: dict[str, RuleCounts] = field(default_factory=dict)
-    """By RuleID: those that reached state."""
+    """By RuleID: those that reached state, or kept the prefilter away."""
 
     def add(self, other: Counts) -> None:
         self.events += other.events

@@ -166,3 +166,14 @@ def test_only_a_whole_plain_object_without_the_texts_is_skipped(line: bytes, ski
         end = len(data) if not after else data.rfind(b"\n") + 1
         spans = prefilter.lines(Lines(0, data, end))
         assert (spans is not None and not any(data[start:stop] == line for start, stop in spans)) is skipped
+
+
+def test_the_rules_that_keep_the_prefilter_away_are_counted_with_what_was_parsed_for_them() -> None:
+    lines = [b'{"kind":"other","t":1700000000}', b'{"kind":"denied","user":"u","t":1700000001}']
+    unguarded = ingest(pack_of(A=GUARDED, B="def rule(event):\n    return len(event) > 7\n"), lines, prefilter=True)
+    guarded = ingest(PACK, lines, prefilter=True)
+
+    assert isinstance(unguarded, IngestedSlice)
+    assert isinstance(guarded, IngestedSlice)
+    assert {rule_id: each.parsed for rule_id, each in unguarded.counts.rules.items()} == {"B": 2}
+    assert guarded.counts.rules == {}
