@@ -267,6 +267,50 @@ def _ranges(cuts: list[int], size: int) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
+def test_an_event_that_no_rule_matches_and_that_asks_for_no_state_moves_no_clock() -> None:
+    """What moves W must not depend on which rules are probed, and hence not on index and prefilter (DESIGN 11.2)."""
+    refuses = pack_of(Refuses="def rule(event):\n    return False\n")
+    far = [{"t": 1_700_900_000}] * 3
+
+    def w_s(pack: Pack) -> float:
+        cluster = run(pack, [*far, {"t": 1_700_000_000, "bad": True}, *far, {"t": 1_700_000_001, "bad": True}])
+        (grouped,) = (message for message in cluster.sent if isinstance(message, EpochGrouped))
+        return grouped.watermark.w_s
+
+    assert w_s(refuses) == START.w_s
+    assert w_s(pack_of(Plain=PLAIN, Refuses="def rule(event):\n    return False\n")) == 1_700_000_000.0
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_rules_of_one_event_run_in_the_order_of_their_ids(shards: int) -> None:
+    write = IMPORT + 'def rule(event):\n    return increment_counter("{x}") < 0\n'
+    read = IMPORT + 'def rule(event):\n    return get_counter("{x}") == 1\n'
+    after = run(pack_of(A=write, B=read), [{"t": 1_700_000_000}], shards)
+    before = run(pack_of(B=read, C=write), [{"t": 1_700_000_000}] * 2, shards)
+
+    assert [match["position"] for match in after.records_of("matches")] == [[0, 0]]
+    assert [match["position"] for match in before.records_of("matches")] == [[0, 100]]
+
+
+def test_a_lane_with_a_new_key_in_each_event_evaluates_each_a_few_times() -> None:
+    """A pass that began anew at each key that it meets would be quadratic (DESIGN 11.13)."""
+    source = IMPORT + (
+        "def rule(event):\n"
+        '    increment_counter("hot")\n'
+        "    increment_counter(f\"user {event['user']}\")\n"
+        "    return increment_counter(f\"fresh {get_counter('hot')}\") == 1\n"
+    )
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000, "user": n % 9} for n in range(60)], shards=3)
+    lane = sum(
+        message.counts.rules["R"].lane
+        for message in cluster.sent
+        if isinstance(message, EpochGrouped) and "R" in message.counts.rules
+    )
+
+    assert len(cluster.records_of("matches")) == 60
+    assert 60 <= lane <= 5 * 60
+
+
 def test_an_event_goes_once_to_each_shard_that_owns_one_of_its_keys() -> None:
     cluster = Cluster(PACK, 4)
     cluster.start()
