@@ -366,6 +366,26 @@ def test_a_directory_with_its_own_package_rules_is_a_fine_place_to_start_from(ru
     assert json.loads(done.stdout)["alerts"] == 1
 
 
+@pytest.mark.parametrize(
+    ("runtime", "says"), [("local", "print"), pytest.param("ray", "sys.stderr.write", marks=pytest.mark.ray)]
+)
+def test_rules_run_in_one_environment_and_unheard_wherever_they_run(
+    runtime: str, says: str, rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rules / "denied.py").write_text(
+        "import os, sys\n"
+        f"def rule(event):\n    {says}('loud')\n    return True\n"
+        "def title(event):\n    return ' '.join(os.environ[n] for n in ('PYTHONHASHSEED', 'TZ', 'LC_ALL'))\n"
+    )
+    (tmp_path / "log.jsonl").write_bytes(lines(event(0)))
+    for name, value in {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}.items():
+        monkeypatch.setenv(name, value)
+    done = run(tmp_path / "log.jsonl", into=tmp_path, runtime=runtime, rules=rules)
+
+    assert json.loads((tmp_path / "alerts.jsonl").read_text())["title"] == "0 UTC C"
+    assert "loud" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("runtime", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_an_input_that_is_damaged_in_the_middle_is_exit_3_with_its_name(
     runtime: str, rules: Path, tmp_path: Path

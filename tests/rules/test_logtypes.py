@@ -301,6 +301,14 @@ def test_the_base_fields_say_type_time_place_and_source() -> None:
     }
 
 
+def test_a_log_type_without_a_definition_has_p_event_time_or_no_time_and_no_indicators() -> None:
+    unknown = undefined("Other")
+
+    assert unknown.time_of({"p_event_time": "2023-07-10 11:42:18", "time": "2024-01-01T00:00:00Z"}) == JULY_10
+    assert unknown.time_of({"time": "2024-01-01T00:00:00Z", "timestamp": 5}) is None
+    assert unknown.derive({"ip": "1.2.3.4", "user": "ann"}, JULY_10, (0, 0), "").any() == {}
+
+
 def test_a_row_id_depends_on_the_position_alone() -> None:
     positions = [(0, 1), (0, 11), (0, 1, 1), (1, 1), (1, 0)]
     row_ids = [str(EXAMPLE.derive({}, 0.0, position, "x").base()["p_row_id"]) for position in positions]
