@@ -177,6 +177,18 @@ def test_a_line_over_the_limit_is_measured_but_not_held(tmp_path: Path, suffix: 
     assert peak_bytes < 8 << 20
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_line_over_the_limit_is_set_apart_among_any_number_of_short_ones(tmp_path: Path, suffix: str) -> None:
+    long = b'{"a":"' + b"x" * 100 + b'"}'
+    short = b'{"a":1}\n' * 1000
+    partition = partition_of(write(tmp_path / f"a.jsonl{suffix}", short + long + b"\n" + short))
+    records = cut_all(Reader([partition], max_event_bytes=len(long) - 1).read(Slice(0, 0, None)))
+
+    assert len(records.raws) == 2000
+    assert [(each.offset, each.length_bytes) for each in records.too_long] == [(len(short), len(long))]
+    assert len(cut_all(Reader([partition], max_event_bytes=len(long)).read(Slice(0, 0, None))).raws) == 2001
+
+
 def test_gzip_members_one_after_the_other_are_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(b"".join(gzip.compress(part) for part in (b'{"a":', b"", b'1}\n{"a":2}\n', b'{"a":3}')))

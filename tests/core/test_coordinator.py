@@ -138,6 +138,22 @@ def test_an_epoch_that_is_done_gives_its_credit_back() -> None:
     assert slices(driven.finish_epoch(1)) == [Slice(0, 12_000, 16_000)]
 
 
+def test_a_slice_comes_to_the_events_that_are_asked_for_whatever_their_size() -> None:
+    driven = Driven(partition(size_bytes=1_000_000))
+    waiting = cuts(driven.start())
+    sizes = []
+    for _ in range(40):
+        cut = waiting.pop(0)
+        parts = [(task.number, task.slice.start, task.slice.stop or 0) for task in cut.tasks]
+        for number, start, stop in parts:
+            driven.tell(SliceIngested(cut.epoch, number, max(1, (stop - start) // 100), stop, False, 1.0))
+        sizes.append(parts[0][2] - parts[0][1])
+        waiting += cuts(driven.finish_epoch(cut.epoch))
+
+    assert sizes[0] == 4000, "before any was seen"
+    assert 400 <= sizes[-1] < 450, "4 events of 100 bytes"
+
+
 def test_slices_are_shared_out_and_cover_the_source_once() -> None:
     driven = Driven(partition(size_bytes=9000), partition(1, size_bytes=2000), shards=2)
     tasks = [task for cut in cuts(driven.start()) for task in cut.tasks]
