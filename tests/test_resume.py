@@ -347,6 +347,13 @@ def test_changed_rules_go_on_after_a_clean_end_and_are_refused_after_a_kill(logs
 
     assert run(logs / "okta.jsonl", "--job", "j", into=tmp_path, rules=rules).summary["events"] == 0
 
+    (rules / "mfa_fatigue.py").write_text((rules / "mfa_fatigue.py").read_text() + "\n# changed again\n")
+    with (tmp_path / "alerts.jsonl").open("ab") as file:
+        file.write(b'{"position":[1,0]}\n')  # as a run leaves it that is killed between two checkpoints
+    killed = run(logs / "okta.jsonl", "--job", "j", into=tmp_path, rules=rules, code=2)
+
+    assert "its rules changed, and " in killed.stderr
+
 
 def test_a_job_without_a_name_leaves_nothing_behind(logs: Path, tmp_path: Path) -> None:
     done = countersign(

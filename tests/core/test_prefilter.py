@@ -113,6 +113,16 @@ def test_what_no_rule_can_match_is_skipped_and_counted() -> None:
     assert done.last_time_s == 1_700_000_002.0
 
 
+def test_without_it_every_line_that_cannot_be_used_is_a_dead_letter() -> None:
+    lines = [b'{"kind":"other","t":"never"}', b'{"kind":other}']
+    with_it, without = (ingest(PACK, lines, prefilter=prefilter) for prefilter in (True, False))
+
+    assert isinstance(with_it, IngestedSlice)
+    assert isinstance(without, IngestedSlice)
+    assert with_it.dead_letters == []
+    assert [letter.position for letter in without.dead_letters] == [(0, 0), (0, 29)]
+
+
 def test_an_event_without_a_time_takes_that_of_a_skipped_one() -> None:
     lines = [b'{"kind":"other","t":1700000005}', b"broken", b'{"kind":"bad"}']
     done = ingest(PACK, lines, prefilter=True)

@@ -40,6 +40,7 @@ from cluster.core.messages import (
     Task,
     TimeKnown,
 )
+from cluster.core.records import time_text
 from cluster.core.shard import Shard, ShardConfig
 from cluster.core.watermark import Watermark
 from rules.evaluation import evaluate
@@ -413,6 +414,16 @@ def test_an_event_more_than_the_lateness_behind_w_has_its_clock_at_the_bound() -
 
     # third: same hour as the second; fourth: clamped to base + 2 d, where the key lives until base + 3 d + 1 h
     assert [match["position"][1] for match in cluster.records_of("matches")] == [200, 300, 400]
+
+
+def test_an_alert_is_of_the_clock_at_which_it_was_raised_and_not_of_its_event_s_time() -> None:
+    pack = pack_of(R="def rule(event):\n    return True\ndef title(event):\n    return event['user']\n")
+    base, day = 1_700_000_000, 86_400
+    events = [*[{"t": base + 3 * day, "user": "on time"}] * 2, {"t": base, "user": "late"}]
+    on_time, late = run(pack, events).records_of("alerts")
+
+    assert on_time["created_at"] == time_text(base + 3 * day)
+    assert late["created_at"] == late["first_match_at"] == time_text(base + 2 * day)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
