@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import checkpoint, growth, lane, latency, memory, pack, pat, plot, recovery, scale, state
+from bench import checkpoint, growth, lane, latency, memory, pack, pat, plot, recovery, rescale, scale, state
 from bench.harness import CACHE
 from bench.table import All, Benchmark
 from bench.throughput import CONTESTS
@@ -29,7 +29,7 @@ PACKAGES = ("ray", "redis", "orjson", "pyarrow", "hyperscan")
 
 
 _TABLE: tuple[Benchmark, ...] = (*CONTESTS, pack, growth, latency, memory, lane, scale, checkpoint)
-BENCHMARKS: tuple[Benchmark, ...] = (*_TABLE, recovery, state, pat, All(_TABLE), plot)
+BENCHMARKS: tuple[Benchmark, ...] = (*_TABLE, recovery, rescale, state, pat, All(_TABLE), plot)
 
 
 def main(arguments: list[str] | None = None) -> int:

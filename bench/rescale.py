@@ -1,0 +1,257 @@
+"""How long key groups stand still while a running job on Ray goes from 1 to 2, 4 and back to 2 shards, with a million keys.
+
+A group that moves stands still from the end of the last epoch on its old shard until the first one begins on its new shard; what
+does not move, between the same two epochs on its own shard. The shards tell it themselves, by the clock that all processes of
+a machine share. The load is a share of what the job took in while it got its keys, through standard input at an even pace.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bench.harness import Row, print_rows
+from cluster import run as running
+from cluster.config import Config
+from cluster.core.messages import Moves, StopRequested
+from cluster.display import Display
+from cluster.runtime.job import JobSpec, Status
+from cluster.runtime.ray import RayRuntime, start_ray
+
+NAME = "rescale"
+HELP = "how long key groups stand still while a job goes from 1 to 2, 4 and 2 shards"
+
+PLAN = (2, 4, 2)
+KEYS, SMOKE_KEYS = 1_000_000, 20_000
+LOAD = 0.3
+GOAL_MS = 250.0
+
+_APART_S, _SMOKE_APART_S = 3.0, 0.2
+"""Before the first rescale, and between two."""
+_CHUNK_S = 0.02
+_CHUNKS = 50
+_POLL_S = 0.02
+
+_RULE = """\
+from panther_detection_helpers.caching import increment_counter
+
+def rule(event):
+    return increment_counter("seen:" + event["id"]) % 1000 == 0
+"""
+_SPEC = """\
+AnalysisType: rule
+RuleID: Seen
+Filename: Seen.py
+Enabled: true
+LogTypes: [Own.Log]
+Severity: Low
+"""
+
+
+@dataclass(slots=True)
+class _Step:
+    """One rescale."""
+
+    before: int
+    after: int
+    began_s: float
+    seconds: float = 0.0
+    epochs: int = 0
+    moves: list[Moves] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return f"{self.before} -> {self.after} shards"
+
+    def figures(self) -> dict[str, object]:
+        arrivals = [move for move in self.moves if move.groups]
+        return {
+            "seconds": round(self.seconds, 2),
+            "epochs": self.epochs,
+            "groups": sum(move.groups for move in arrivals),
+            "keys": sum(move.keys for move in arrivals),
+            "moving_ms": _spread(move.moving_s for move in arrivals),
+            "staying_ms": _spread(move.staying_s for move in self.moves),
+        }
+
+
+def _spread(seconds: Iterator[float]) -> dict[str, float]:
+    given = list(seconds) or [0.0]
+    return {"median": round(statistics.median(given) * 1000, 1), "longest": round(max(given) * 1000, 1)}
+
+
+class _Load(threading.Thread):
+    """Writes events of random keys at an even pace to a pipe, whose other end is the standard input of the run."""
+
+    def __init__(self, keys: int) -> None:
+        super().__init__(daemon=True)
+        self.output, self._input = os.pipe()
+        self._keys = keys
+        self._rate = 0.0
+        self._stopped = threading.Event()
+        os.write(self._input, _event(0))  # a run starts with the first line that it is sent
+
+    def begin(self, rate: float) -> None:
+        self._rate = rate
+        self.start()
+
+    def run(self) -> None:
+        rng = random.Random(1)
+        size = max(1, int(self._rate * _CHUNK_S))
+        chunks = [b"".join(_event(rng.randrange(self._keys)) for _ in range(size)) for _ in range(_CHUNKS)]
+        next_s, number = time.monotonic(), 0
+        with suppress(BrokenPipeError):
+            while not self._stopped.is_set():
+                time.sleep(max(0.0, next_s - time.monotonic()))
+                next_s = max(next_s + size / self._rate, time.monotonic() - 1.0)
+                os.write(self._input, chunks[number % _CHUNKS])
+                number += 1
+
+    def close(self) -> None:
+        self._stopped.set()
+        if self.ident is not None:
+            self.join()
+        os.close(self._input)
+
+
+class _Rescaling:
+    """RayRuntime that has the load begin and goes through PLAN once all keys are there, and then stops the run."""
+
+    def __init__(self, spec: JobSpec, keys: int, load: _Load, apart_s: float) -> None:
+        self._runtime = RayRuntime(spec)
+        self._keys = keys
+        self._load = load
+        self._apart_s = apart_s
+        self._plan = list(PLAN)
+        self._began_s = time.monotonic()
+        self._quiet_until_s = 0.0
+        self._quiet: tuple[float, int] | None = None
+        """When it was last seen that nothing is rescaled, and the epochs until then."""
+        self._epochs = 0
+        self.rate = 0.0
+        self.steps: list[_Step] = []
+        self.epoch_s: list[float] = []
+        """The mean length of an epoch between two rescales, under load."""
+
+    def poll(self, timeout_s: float) -> Status:
+        status: Status = self._runtime.poll(min(timeout_s, _POLL_S))
+        now_s, epochs = time.monotonic(), status.totals.epochs
+        step = self.steps[-1] if self.steps and not self.steps[-1].seconds else None
+        if self.steps:  # what moved with the last epoch is told when that has ended
+            self.steps[-1].moves += status.moves
+        if step is not None:
+            step.epochs += epochs - self._epochs
+            if not status.rescaling and status.shards == step.after:
+                step.seconds = now_s - step.began_s
+                self._rest(now_s, epochs)
+        elif not self.rate:
+            if status.keys >= self._keys:
+                self.rate = LOAD * self._keys / (now_s - self._began_s)
+                self._load.begin(self.rate)
+                self._rest(now_s, epochs)
+        elif now_s >= self._quiet_until_s and self._quiet is not None:
+            since_s, before = self._quiet
+            self._quiet = None
+            self.epoch_s.append((now_s - since_s) / max(1, epochs - before))
+            self._next(status.shards, now_s)
+        self._epochs = epochs
+        return status
+
+    def _rest(self, now_s: float, epochs: int) -> None:
+        self._quiet_until_s = now_s + self._apart_s
+        self._quiet = now_s, epochs
+
+    def _next(self, shards: int, now_s: float) -> None:
+        if self._plan:
+            self.steps.append(_Step(shards, self._plan.pop(0), now_s))
+            self._runtime.rescale(self.steps[-1].after)
+        else:
+            self._runtime.send(StopRequested())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+
+def run(smoke: bool) -> dict[str, object]:
+    """Measure, print a table, return the figures. Raises RuntimeError when the run ends before the last rescale has."""
+    keys = SMOKE_KEYS if smoke else KEYS
+    load_before = os.getloadavg()
+    runtime = _play(keys, _SMOKE_APART_S if smoke else _APART_S)
+    if len(runtime.steps) < len(PLAN) or not runtime.steps[-1].seconds:
+        raise RuntimeError("the run was over before the last rescale")
+    epoch_ms = round(statistics.median(runtime.epoch_s) * 1000, 1)
+    steps = {step.label: step.figures() for step in runtime.steps}
+    print(
+        f"{keys:,} keys, {runtime.rate:,.0f} events/s: {LOAD:.0%} of what one shard took in; an epoch takes {epoch_ms} ms"
+    )
+    rows = [row for step in runtime.steps for row in _rows(step, epoch_ms)]
+    print_rows(rows)
+    for label, step in steps.items():
+        print(
+            f"{label}: {step['groups']} groups with {step['keys']:,} keys in {step['epochs']} epochs, {step['seconds']} s"
+        )
+    return {
+        "keys": keys,
+        "events_per_s": round(runtime.rate),
+        "epoch_ms": epoch_ms,
+        "load_before": load_before,
+        "steps": steps,
+        "rows": [row.plain() for row in rows],
+    }
+
+
+def _play(keys: int, apart_s: float) -> _Rescaling:
+    started: list[_Rescaling] = []
+    load = _Load(keys)
+
+    def start(spec: JobSpec) -> Any:
+        start_ray(None)
+        started.append(_Rescaling(spec, keys, load, apart_s))
+        return started[-1]
+
+    before = sys.stdin
+    with tempfile.TemporaryDirectory(prefix="rescale-") as temporary, open(load.output, "rb", buffering=0) as source:
+        directory = Path(temporary)
+        _write(directory, keys)
+        options = running.Options([str(directory / "all.jsonl"), "-"], [directory / "rules"], shards=1)
+        options.store, options.job = str(directory / "store"), "rescale"
+        options.outputs = {kind: str(directory / f"{kind}.jsonl") for kind in ("matches", "alerts")}
+        display = Display(options.outputs, live=False, human_alerts=None, quiet=True)
+        sys.stdin = SimpleNamespace(buffer=source)  # type: ignore[assignment]
+        try:
+            running.run(options, Config(), start, display)
+        finally:
+            sys.stdin = before
+            load.close()
+    return started[0]
+
+
+def _rows(step: _Step, epoch_ms: float) -> Iterator[Row]:
+    moving = max((move.moving_s for move in step.moves if move.groups), default=0.0) * 1000
+    staying = max((move.staying_s for move in step.moves), default=0.0) * 1000
+    yield Row(step.label, "longest pause of a group that moves", moving, "ms", GOAL_MS, GOAL_MS, lower_is_better=True)
+    yield Row(step.label, "longest pause of one that stays", staying, "ms", epoch_ms, epoch_ms, lower_is_better=True)
+
+
+def _write(directory: Path, keys: int) -> None:
+    """The rule, and a log in which every key comes once."""
+    (directory / "rules").mkdir()
+    (directory / "rules" / "Seen.py").write_text(_RULE)
+    (directory / "rules" / "Seen.yml").write_text(_SPEC)
+    with (directory / "all.jsonl").open("wb") as file:
+        file.writelines(_event(key * 7919 % keys) for key in range(keys))
+
+
+def _event(key: int) -> bytes:
+    return b'{"p_log_type":"Own.Log","p_event_time":"2024-05-01T00:00:00Z","id":"user-%07d"}\n' % key
