@@ -24,7 +24,7 @@ from typing import Any
 from bench.harness import Row, print_rows
 from cluster import run as running
 from cluster.config import Config
-from cluster.core.messages import Moves, StopRequested
+from cluster.core.messages import Moves
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
 from cluster.runtime.ray import RayRuntime, start_ray
@@ -119,6 +119,9 @@ class _Load(threading.Thread):
                 number += 1
 
     def close(self) -> None:
+        """The end of the input. May be called again."""
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         if self.ident is not None:
             self.join()
@@ -126,7 +129,7 @@ class _Load(threading.Thread):
 
 
 class _Rescaling:
-    """RayRuntime that has the load begin and goes through PLAN once all keys are there, and then stops the run."""
+    """RayRuntime that has the load begin and goes through PLAN once all keys are there, and then ends the load."""
 
     def __init__(self, spec: JobSpec, keys: int, load: _Load, apart_s: float) -> None:
         self._runtime = RayRuntime(spec)
@@ -177,7 +180,7 @@ class _Rescaling:
             self.steps.append(_Step(shards, self._plan.pop(0), now_s))
             self._runtime.rescale(self.steps[-1].after)
         else:
-            self._runtime.send(StopRequested())
+            self._load.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runtime, name)
@@ -228,7 +231,7 @@ def _play(keys: int, apart_s: float) -> _Rescaling:
         options.store, options.job = str(directory / "store"), "rescale"
         options.outputs = {kind: str(directory / f"{kind}.jsonl") for kind in ("matches", "alerts")}
         display = Display(options.outputs, live=False, human_alerts=None, quiet=True)
-        sys.stdin = SimpleNamespace(buffer=source)  # type: ignore[assignment]
+        sys.stdin = SimpleNamespace(buffer=source)
         try:
             running.run(options, Config(), start, display)
         finally:

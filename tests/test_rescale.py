@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import sys
 import threading
@@ -14,10 +15,13 @@ import pytest
 
 from cluster import run as running
 from cluster.config import Config
+from cluster.core.messages import GroupsMoved
+from cluster.core.watermark import Watermark
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
 from cluster.runtime.local import LocalRuntime
 from cluster.stores import open_store
+from rules.state import Row
 
 RULES = {
     "Count": 'return increment_counter("count:" + event["user"], 1, 100000) % 5 == 0',
@@ -137,6 +141,15 @@ def compare(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None
         assert ours == theirs, f"{kind} differ"
     assert rows == expected
     assert len(rows) > 400
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [Row("a", 1, None, None, 9), Row("b", None, ("x", "y"), None, 8), Row("c", None, None, "{}", None)]]
+)
+def test_groups_that_move_arrive_as_they_were_sent(rows: list[Row]) -> None:
+    moved = GroupsMoved(7, 1, Watermark(), rows, [], 3, 2.5)
+
+    assert pickle.loads(pickle.dumps(moved, pickle.HIGHEST_PROTOCOL)) == moved
 
 
 def test_the_local_runtime_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ class CoordinatorConfig:
     """The time of events before which no event has one (DESIGN 11.3)."""
     fence: int
     lateness_s: float
-    moved_keys: int = 16_000
+    moved_keys: int = 4_000
     """About how many keys a shard gives away, or takes, with one epoch of a rescale: what moves waits while it is sent."""
 
 

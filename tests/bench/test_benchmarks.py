@@ -92,6 +92,17 @@ def test_recovery_is_measured_with_and_without_a_spare(tmp_path: Path) -> None:
         assert 0 < steps["noticed"] < steps["replaced"] < steps["restored"] < steps["first alert"]
 
 
+@pytest.mark.ray
+def test_rescales_are_measured_from_what_the_shards_tell_of_groups_that_moved(tmp_path: Path) -> None:
+    figures = _smoke("rescale", tmp_path)
+
+    assert list(figures["steps"]) == ["1 -> 2 shards", "2 -> 4 shards", "4 -> 2 shards"]
+    for step in figures["steps"].values():
+        assert step["groups"] == 128
+        assert step["keys"] > 8_000
+        assert 0 < step["moving_ms"]["median"] <= step["moving_ms"]["longest"]
+
+
 def test_a_latency_is_from_the_write_that_held_the_event_to_the_sight_of_its_match() -> None:
     trace = latency.Trace(
         handed_bytes=[100, 250, 300], handed_s=[1.0, 2.0, 3.0], seen=[(1.5, 0), (2.25, 100), (9.0, 260)]
