@@ -50,16 +50,21 @@ from rules.windows import WindowRow
 from tests.capturing import encoded
 
 START = Watermark()
-TYPES = load_definitions({"T.yml": b"LogType: T\nTimestamp: t\nRecognise: [{t: '*'}]\n"})
+TYPES = load_definitions(
+    {
+        "T.yml": b"LogType: T\nTimestamp: t\nRecognise: [{t: '*'}]\n",
+        "Split.yml": b"LogType: Split\nTimestamp: t\nSplit: {List: events}\nRecognise: [{t: '*', events: '*'}]\n",
+    }
+)
 
 
-def pack_of(**modules: str) -> Pack:
-    """A pack of rules `Name="python"`, for log type T, one alert a match."""
+def pack_of(log_type: str = "T", **modules: str) -> Pack:
+    """A pack of rules `Name="python"`, for one log type, one alert a match."""
     files: dict[str, bytes] = {}
     for name, source in modules.items():
         files[f"{name}.py"] = source.encode()
         files[f"{name}.yml"] = (
-            f"AnalysisType: rule\nRuleID: {name}\nFilename: {name}.py\nEnabled: true\nLogTypes: [T]\nSeverity: High\n"
+            f"AnalysisType: rule\nRuleID: {name}\nFilename: {name}.py\nEnabled: true\nLogTypes: [{log_type}]\nSeverity: High\n"
         ).encode()
     return load_pack(files)
 
@@ -414,6 +419,29 @@ def test_an_event_more_than_the_lateness_behind_w_has_its_clock_at_the_bound() -
 
     # third: same hour as the second; fourth: clamped to base + 2 d, where the key lives until base + 3 d + 1 h
     assert [match["position"][1] for match in cluster.records_of("matches")] == [200, 300, 400]
+
+
+def test_the_log_type_that_an_event_gives_itself_wins_over_that_of_its_partition() -> None:
+    events: list[dict[str, Any] | bytes] = [
+        {"t": 1_700_000_000, "bad": True, "p_log_type": "Other"},
+        {"t": 1_700_000_000, "bad": True},
+    ]
+
+    assert [match["position"] for match in run(pack_of(Plain=PLAIN), events).records_of("matches")] == [[0, 100]]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_events_of_one_record_are_told_apart_by_a_third_number_in_their_positions(shards: int) -> None:
+    odd = IMPORT + 'def rule(event):\n    return increment_counter("k") % 2 == 1\n'
+    pack = pack_of("Split", Odd=odd, Each="def rule(event):\n    return True\n")
+    record = {"t": 1_700_000_000, "p_log_type": "Split", "events": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}
+    cluster = run(pack, [record], shards)
+    matches = [(match["rule_id"], match["position"], match["event_id"]) for match in cluster.records_of("matches")]
+
+    assert matches == [
+        ("Each", [0, 0, 0], "0:0:0"), ("Odd", [0, 0, 0], "0:0:0"), ("Each", [0, 0, 1], "0:0:1"),
+        ("Each", [0, 0, 2], "0:0:2"), ("Odd", [0, 0, 2], "0:0:2"),
+    ]  # fmt: skip
 
 
 def test_an_alert_is_of_the_clock_at_which_it_was_raised_and_not_of_its_event_s_time() -> None:
