@@ -629,8 +629,11 @@ class _Drive:
         if hang is None:
             return str(lost)
         position = list(hang.place if hang.place[2] else hang.place[:2])
-        what = f"{self._rule_ids[hang.ordinal]} did not return within {hang.limit_s:g} s on the event at {position}"
-        return what if hang.final else f"{what}, which is tried again when all before it is settled"
+        rule_id = self._rule_ids[hang.ordinal]
+        what = f"{rule_id} did not return within {hang.limit_s:g} s on the event at {position}"
+        if hang.ended == 1:
+            return f"{what}, as it waits for what a helper gives: from now on it is ended where the helper cannot give it yet"
+        return what if hang.final or hang.ended else f"{what}, which is tried again when all before it is settled"
 
     def _tell_off(self, before: Poison, after: Poison) -> None:
         for rule_id in after.off().keys() - before.off().keys():

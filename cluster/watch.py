@@ -25,7 +25,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.core.poison import BEAT, CELLS, FINAL, NOTHING, OFFSET, ORDINAL, PARTITION, PID, RUN, SUB, Cells, Hang
+from cluster.core.poison import (
+    BEAT,
+    CELLS,
+    ENDED,
+    FINAL,
+    NOTHING,
+    OFFSET,
+    ORDINAL,
+    PARTITION,
+    PID,
+    RUN,
+    SUB,
+    Cells,
+    Hang,
+)
 
 LOOK_EVERY_S = 0.1
 SILENCE_S = 2.0
@@ -120,7 +134,7 @@ class _Watched:
         self._busy_s = 0.0
 
     def _read(self) -> tuple[int, ...]:
-        return tuple(self._cells[at] for at in (ORDINAL, OFFSET, SUB, PARTITION, RUN, FINAL))
+        return tuple(self._cells[at] for at in (ORDINAL, OFFSET, SUB, PARTITION, RUN, FINAL, ENDED))
 
     def timed_out(self, passed_s: float, limit_s: float) -> bool:
         evaluation = self._read()
@@ -131,8 +145,8 @@ class _Watched:
         return self._busy_s >= limit_s and _state(self._pid) != _STOPPED
 
     def hang(self, limit_s: float) -> Hang:
-        ordinal, offset, sub, partition, _, final = self._evaluation
-        return Hang((partition, offset, sub), ordinal, bool(final), limit_s)
+        ordinal, offset, sub, partition, _, final, ended = self._evaluation
+        return Hang((partition, offset, sub), ordinal, bool(final), limit_s, ended)
 
     def hung(self, passed_s: float) -> bool:
         beat = self._cells[BEAT]

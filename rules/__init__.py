@@ -12,6 +12,7 @@ logtypes.py read files.
     globals.py     module globals, put back before each evaluation
     rule.py        a rule: its functions by the module contract
     evaluation.py  the context of the evaluation that runs, and what ends one
+    unwinding.py   ending a rule for good that goes on all the same
     helpers.py     the caching functions that rule authors call
     state.py       counters, string sets, dictionaries under expiring keys
     clock.py       the time and the chance that rule modules see

@@ -3,7 +3,8 @@
 One Evaluation object serves a whole shard: it is set up for each event, so that an evaluation costs no allocation.
 While probing (no state) the first helper call records its key and ends the evaluation; with a state that holds only some
 keys, the first key that it does not hold does. A rule cannot swallow that: the record, not the exception, decides what the
-evaluation came to (DESIGN 11.4).
+evaluation came to (DESIGN 11.4). Nor can it go on for ever: a rule that asks again and again is ended for good (unwinding.py),
+and one that waits without asking is killed once (cluster/core/poison.py), and from then on ended so at once.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rules.errors import StateReached
 from rules.rule import NO_MATCH, Outcome, RuleError
+from rules.unwinding import Unwinding
 
 if TYPE_CHECKING:
     from rules.event import PantherEvent
@@ -35,14 +37,24 @@ _OTHER_THREAD = "a caching helper was called from another thread: call it in rul
 STRAYED = Outcome(None, (RuleError("rule", "ThreadError", _OTHER_THREAD, ""),))
 """What an evaluation comes to that called a helper from another thread."""
 
+_PATIENCE = 8
+"""At so many calls after the one that ended the evaluation the rule is taken to call for ever."""
+
 
 class Evaluation:
     """What one shard's evaluations share. Not thread-safe, on purpose: a helper called in another thread is refused."""
 
-    __slots__ = ("_holds", "_others", "_random", "_thread", "ended", "event_time_s", "foreign", "key", "position", "rule_id",
-                 "state", "strayed")  # fmt: skip
+    __slots__ = ("_holds", "_others", "_random", "_refused", "_tell_ended", "_thread", "_unwinding", "ended", "event_time_s",
+                 "foreign", "key", "position", "rule_id", "state", "strayed", "swallowing")  # fmt: skip
 
-    def __init__(self, state: State | None, holds: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        state: State | None,
+        holds: Callable[[str], bool] | None = None,
+        tell_ended: Callable[[int], object] | None = None,
+    ) -> None:
+        """`tell_ended` is called with 1 when a key ends an evaluation, with 2 when its rule is ended for good, and with 0 once
+        it has come back."""
         self.state = state
         """Where helpers read and write; None while probing."""
         self._holds = holds
@@ -63,6 +75,12 @@ class Evaluation:
         self.strayed = False
         """It was ended by a helper call from another thread."""
         self._random: random.Random | None = None
+        self._tell_ended = tell_ended
+        self._refused = 0
+        """How often a helper was called since it ended."""
+        self._unwinding: Unwinding | None = None
+        self.swallowing: frozenset[str] = frozenset()
+        """RuleIDs that are ended for good by the first helper that ends them."""
 
     def begin_event(self, event_time_s: float, position: tuple[int, ...]) -> None:
         """The evaluations that follow are of this event, and run in this thread."""
@@ -83,7 +101,7 @@ class Evaluation:
             self.ended = True
             raise RuntimeError(_OTHER_THREAD)
         if self.ended:
-            raise StateReached
+            self._refuse()
         state = self.state
         if self.key is None:
             self.key = key
@@ -95,12 +113,41 @@ class Evaluation:
         else:
             self._others[key] = None
         if state is None:
-            self.ended = True
-            raise StateReached
+            self._end()
         if self._holds is not None and not self._holds(key):
-            self.ended = self.foreign = True
-            raise StateReached
+            self.foreign = True
+            self._end()
         return state
+
+    def _end(self) -> NoReturn:
+        self.ended = True
+        if self._tell_ended is not None:
+            self._tell_ended(1)
+        if self.rule_id in self.swallowing:
+            self._unwind()
+        raise StateReached
+
+    def _refuse(self) -> NoReturn:
+        self._refused += 1
+        if self._refused >= _PATIENCE:
+            self._unwind()
+        raise StateReached
+
+    def _unwind(self) -> None:
+        if self._unwinding is None:
+            self._unwinding = Unwinding()
+        if self._tell_ended is not None:
+            self._tell_ended(2)
+        self._unwinding.begin(evaluate.__code__)
+
+    def close(self) -> None:
+        """The rule of an evaluation that was ended has come back."""
+        self._refused = 0
+        if self._unwinding is not None:
+            self._unwinding.end()
+            self._unwinding = None
+        if self._tell_ended is not None:
+            self._tell_ended(0)
 
     def keys(self) -> tuple[str, ...]:
         """The keys that the evaluation asked state for, each once, in that order."""
@@ -144,6 +191,7 @@ def evaluate(rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome
         _current = None
     if not evaluation.ended:
         return outcome
+    evaluation.close()
     if state is None and not evaluation.strayed:
         return REACHED
     if state is not None:

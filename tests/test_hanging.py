@@ -123,6 +123,61 @@ def test_what_hangs_is_known_when_the_job_goes_on_and_forgotten_when_its_rules_c
     assert mended.summary["events"] == 200
 
 
+ASKING = {
+    "Again": ('n = increment_counter("again:" + user)', "return n % 10 == 0"),
+    "Both": (
+        'n = increment_counter("both:" + event["host"]) + increment_counter("both:" + user)', "return n % 10 == 0",
+    ),
+    "Waiting": ('n = increment_counter("waiting:" + user)', "return n % 10 == 0"),
+    "WaitingForBoth": (
+        'n = increment_counter("w:" + event["host"]) + increment_counter("w:" + user)', "return n % 10 == 0",
+    ),
+}  # fmt: skip
+"""RuleID -> what it asks for, and what it makes of it."""
+
+
+def write_asking_rules(directory: Path, *, patient: bool) -> None:
+    """With `patient` ones those that ask until they are given, and that wait for what they asked for."""
+    directory.mkdir()
+    for rule_id, (ask, body) in ASKING.items():
+        if patient and rule_id.startswith("Waiting"):
+            ask = f"n = None\n    try:\n        {ask}\n    except:\n        pass\n    while n is None:\n        pass"
+        elif patient:
+            ask = f"while True:\n        try:\n            {ask}\n            break\n        except:\n            pass"
+        (directory / f"{rule_id}.py").write_text(
+            "from panther_detection_helpers.caching import *\n\ndef rule(event):\n"
+            f'    user = event["user"]\n    {ask}\n    {body}\n'
+        )
+        (directory / f"{rule_id}.yml").write_text(
+            f"AnalysisType: rule\nRuleID: {rule_id}\nFilename: {rule_id}.py\nEnabled: true\nLogTypes: [Own.Log]\n"
+            "Severity: Low\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "shards"), [("local", 1), ("local", 3), pytest.param("ray", 2, marks=pytest.mark.ray)]
+)
+def test_rules_that_would_wait_for_ever_where_a_helper_cannot_answer_yet_lose_nothing(
+    runtime: str, shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_events(tmp_path / "log.jsonl", 900)
+    write_asking_rules(tmp_path / "plain", patient=False)
+    write_asking_rules(tmp_path / "patient", patient=True)
+    plain = run(tmp_path / "log.jsonl", into=tmp_path / "a", rules=tmp_path / "plain")
+    monkeypatch.setenv("COUNTERSIGN_EVALUATION_TIMEOUT_S", "1")
+    patient = run(
+        tmp_path / "log.jsonl", into=tmp_path / "b", rules=tmp_path / "patient", runtime=runtime, shards=shards
+    )
+
+    for output in ("matches.jsonl", "alerts.jsonl", "errors.jsonl"):
+        assert (tmp_path / "a" / output).read_bytes() == (tmp_path / "b" / output).read_bytes(), output
+    assert patient.summary["matches"] == plain.summary["matches"] > 100
+    assert patient.summary["rules_off"] == {}
+    assert patient.summary["restarts"] == 2, "once for each of the two that wait without asking"
+    assert "Waiting did not return" in patient.stderr
+    assert "Again did not return" not in patient.stderr
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("actor", ["ShardActor", "CoordinatorActor"])
 def test_a_frozen_process_is_noticed_and_the_run_goes_on_by_itself(actor: str, tmp_path: Path) -> None:

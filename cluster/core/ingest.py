@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -29,7 +30,7 @@ from cluster.core.messages import (
     RuleCounts,
     TooLong,
 )
-from cluster.core.poison import NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
+from cluster.core.poison import ENDED, NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
 from cluster.core.prefilter import Prefilter, may_hold_long_integer
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
@@ -159,12 +160,13 @@ class Ingest:
         self._context_of = pack.context_of
         self._plans: dict[str, _Plan] = {}
         self._group_of = key_grouping(key_groups)
-        self._evaluation = Evaluation(None)
+        self._evaluation = Evaluation(None, tell_ended=partial(cells.__setitem__, ENDED))
         self._skips = Skips(NO_POISON, ())
         self._on_event = self._event
 
     def poison(self, poison: Poison) -> None:
-        """Skip these evaluations from here on."""
+        """Skip these evaluations from here on, and end those for good that would not end."""
+        self._evaluation.swallowing = frozenset(poison.swallowing)
         self._skips = Skips(poison, self._rules)
         self._on_event = self._event_of_poisoned if self._skips else self._event
 

@@ -25,10 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 from cluster.core.ingest import Decoder, event_id_of
 from cluster.core.messages import FoundError, FoundMatch, JoinedEvaluation, Order, RuleCounts
-from cluster.core.poison import FINAL, NOTHING, OFFSET, ORDINAL, PARTITION, SUB, Cells, begin_run, place_of
+from cluster.core.poison import ENDED, FINAL, NOTHING, OFFSET, ORDINAL, PARTITION, SUB, Cells, begin_run, place_of
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.rule import Outcome, Rule, RuleError
@@ -47,6 +48,7 @@ class Lane:
         timer: Callable[[], float],
         cells: Cells,
         suspects: AbstractSet[int],
+        swallowing: frozenset[str],
     ) -> None:
         self._rules = rules
         self._decoder = decoder
@@ -56,6 +58,8 @@ class Lane:
         self._cells = cells
         self._suspects = suspects
         """Ordinals of rules that wait for a pass that has set nothing aside before them."""
+        self._swallowing = swallowing
+        """RuleIDs of those that are ended for good by a key that nobody has lent (poison.py)."""
         self._rows: dict[str, Row] = {}
         """Every lent key, as it was when the epoch began."""
         self._evaluations: dict[Order, JoinedEvaluation] = {}
@@ -87,7 +91,8 @@ class Lane:
         state = self._state = State(self._max_value_bytes)
         for row in self._rows.values():
             state.restore(row)
-        evaluation = Evaluation(state, self._rows.__contains__)
+        evaluation = Evaluation(state, self._rows.__contains__, partial(self._cells.__setitem__, ENDED))
+        evaluation.swallowing = self._swallowing
         self.matches, self.errors, self.counts = [], [], {}
         wanted: set[str] = set()
         expected, self._first_aside = self._first_aside, None

@@ -15,6 +15,11 @@ holds a suspect's place, whatever its cuts are by then, all evaluations of its r
 that has set nothing aside before them: what hangs there counts. (All of the rule's, or else each that is left out would leave
 the next one to meet the same state and hang as well, at the price of one life each.)
 
+None of this says anything of a rule that does not return after a helper has ended its evaluation: it swallowed that, and waits
+for a value that the one sequential run would give it. What it asked for is lost with its process. From the next life on such a
+rule is `swallowing`: all its evaluations are ended for good when a helper ends them (rules/unwinding.py), so that they come
+back there and tell their keys. One that even so does not (it waits for a thread, or took the trace function away) counts.
+
 Why `off` is exact in whatever order timeouts are found: let t1 < t2 < t3 be the first three of a rule in the sequential run.
 What is known of it is at any time some true timeouts and perhaps some places after t3, so the third smallest known is never
 before t3, and no evaluation up to t3 is ever skipped wrongly. A run cannot get past a true timeout that is not known: the
@@ -37,12 +42,13 @@ Place = tuple[int, int, int]
 TIMEOUTS_UNTIL_OFF = 3
 """Each costs the limit and a replay: one is bad luck with an event, three are the rule."""
 
-PID, BEAT, RUN, FINAL, PARTITION, OFFSET, SUB, ORDINAL = range(8)
+PID, BEAT, RUN, FINAL, PARTITION, OFFSET, SUB, ORDINAL, ENDED = range(9)
 """The cells: the process and its beat (cluster/watch.py); a number that grows with every slice and pass, whether what runs in it
-sees final state; the event's place, and the ordinal of the rule that is evaluated, NOTHING between evaluations."""
+sees final state; the event's place, and the ordinal of the rule that is evaluated, NOTHING between evaluations; 1 where a
+helper has ended the evaluation and the rule has not come back, 2 where it was ended for good (rules/evaluation.py)."""
 
 NOTHING = -1
-CELLS = 8
+CELLS = 9
 
 
 class Cells(Protocol):
@@ -54,7 +60,7 @@ class Cells(Protocol):
 
 def unwatched() -> list[int]:
     """Cells that nobody looks at."""
-    return [*[0] * ORDINAL, NOTHING]
+    return [*[0] * ORDINAL, NOTHING, 0]
 
 
 def begin_run(cells: Cells, partition: int, *, final: bool) -> None:
@@ -72,12 +78,14 @@ class Hang(NamedTuple):
     ordinal: int
     final: bool
     limit_s: float
+    ended: int = 0
+    """1: a helper had ended it, and the rule went on for all that; 2: also when it was ended for good."""
 
     @staticmethod
     def read(cells: Cells, limit_s: float) -> Hang:
         """The evaluation that these cells tell of."""
         place = (cells[PARTITION], cells[OFFSET], cells[SUB])
-        return Hang(place, cells[ORDINAL], bool(cells[FINAL]), limit_s)
+        return Hang(place, cells[ORDINAL], bool(cells[FINAL]), limit_s, cells[ENDED])
 
 
 class Timeout(NamedTuple):
@@ -102,11 +110,15 @@ class Poison:
     timeouts: tuple[Timeout, ...] = ()
     """In order of their places; of each rule at most as many as it takes to switch it off."""
     suspects: tuple[Suspect, ...] = ()
+    swallowing: tuple[str, ...] = ()
+    """RuleIDs of those that did not return after a helper had ended their evaluation."""
 
     def after(self, rule_id: str, hang: Hang) -> Poison:
         """What is known once this was found out as well."""
+        if hang.ended == 1:
+            return replace(self, swallowing=(*(each for each in self.swallowing if each != rule_id), rule_id))
         suspect = Suspect(rule_id, hang.place)
-        if not hang.final:
+        if not hang.final and not hang.ended:
             return replace(self, suspects=(*(each for each in self.suspects if each != suspect), suspect))
         own = {each.place: each for each in self.timeouts if each.rule_id == rule_id}
         own.setdefault(hang.place, Timeout(rule_id, hang.place, hang.limit_s))
@@ -127,7 +139,11 @@ NO_POISON = Poison()
 
 def poison_record(poison: Poison) -> dict[str, Any]:
     """The part of a manifest that keeps it."""
-    return {"timeouts": [list(each) for each in poison.timeouts], "suspects": [list(each) for each in poison.suspects]}
+    return {
+        "timeouts": [list(each) for each in poison.timeouts],
+        "suspects": [list(each) for each in poison.suspects],
+        "swallowing": list(poison.swallowing),
+    }
 
 
 def poison_of(manifest: dict[str, Any]) -> Poison:
@@ -135,6 +151,7 @@ def poison_of(manifest: dict[str, Any]) -> Poison:
     return Poison(
         tuple(Timeout(rule_id, _place(place), limit_s) for rule_id, place, limit_s in manifest.get("timeouts", ())),
         tuple(Suspect(rule_id, _place(place)) for rule_id, place in manifest.get("suspects", ())),
+        tuple(manifest.get("swallowing", ())),
     )
 
 

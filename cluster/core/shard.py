@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from cluster.core import records, snapshot
@@ -78,7 +79,19 @@ from cluster.core.messages import (
     Task,
     TimeKnown,
 )
-from cluster.core.poison import NOTHING, OFFSET, ORDINAL, SUB, Cells, Place, Poison, Suspect, begin_run, unwatched
+from cluster.core.poison import (
+    ENDED,
+    NOTHING,
+    OFFSET,
+    ORDINAL,
+    SUB,
+    Cells,
+    Place,
+    Poison,
+    Suspect,
+    begin_run,
+    unwatched,
+)
 from cluster.core.watermark import NEVER_S, Watermark
 from rules.capture import Capture
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
@@ -222,7 +235,9 @@ class Shard:
         self._config = config
         self._cells: Cells = unwatched() if cells is None else cells
         self._suspects: tuple[Suspect, ...] = ()
-        self._probing = Evaluation(None)
+        self._swallowing: frozenset[str] = frozenset()
+        self._tell_ended = partial(self._cells.__setitem__, ENDED)
+        self._probing = Evaluation(None, tell_ended=self._tell_ended)
         self._timer = timer
         self._rules: tuple[Rule, ...] = pack.rules
         self._policies = [
@@ -316,7 +331,8 @@ class Shard:
         self.windows = kept.windows
         self.state.new_keys = self.windows.new_keys = None
         self._alone = Evaluation(self.state)
-        self._among_others = Evaluation(self.state, self._owns)
+        self._among_others = Evaluation(self.state, self._owns, self._tell_ended)
+        self._among_others.swallowing = self._swallowing
 
     def leave(self) -> Kept:
         """What it holds, for the next life. The machine is of no use any more, and drops all else: it refers to itself."""
@@ -348,6 +364,7 @@ class Shard:
     def _shun(self, poison: Poison) -> None:
         self._ingest.poison(poison)
         self._suspects = poison.suspects
+        self._swallowing = self._probing.swallowing = self._among_others.swallowing = frozenset(poison.swallowing)
 
     def _owned(self, owners: Owners) -> frozenset[int]:
         """The groups that this shard has by a table."""
@@ -713,6 +730,7 @@ class Shard:
             self._timer,
             self._cells,
             self._suspected(epoch.cut),
+            self._swallowing,
         )
         joining = [joined for executed in epoch.executed.values() for joined in executed.joining]
         wanted = epoch.lane.join(joining)

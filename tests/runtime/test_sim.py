@@ -25,6 +25,7 @@ from cluster.sinks import Continuation
 from rules.capture import Capture
 from rules.globals import Restorer
 from rules.state import State
+from rules.unwinding import Unwinding
 from rules.windows import Windows
 
 FRESH_SEEDS = 300
@@ -210,6 +211,10 @@ def _all_final(original: Any) -> Any:
     return staticmethod(lambda cells, limit_s: original(cells, limit_s)._replace(final=True))
 
 
+def _never_ended(original: Any) -> Any:
+    return staticmethod(lambda cells, limit_s: original(cells, limit_s)._replace(ended=0))
+
+
 def _off_at_the_third_found(_: Any) -> Any:
     def after(self: Poison, rule_id: str, hang: Hang) -> Poison:
         if not hang.final:
@@ -223,6 +228,10 @@ def _off_at_the_third_found(_: Any) -> Any:
 
 BUGS: dict[str, Patch] = {
     "a hang counts wherever it is": _replaced(Hang, "read", _all_final),
+    "a rule that asks until it is given is not ended": _replaced(
+        Unwinding, "begin", lambda _: lambda self, until: None
+    ),
+    "a wait for what the end of a probe kept back counts": _replaced(Hang, "read", _never_ended),
     "a rule is off at the third timeout found, not at the third in order": _replaced(
         Poison, "after", _off_at_the_third_found
     ),

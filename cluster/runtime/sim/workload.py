@@ -126,9 +126,30 @@ _HANGS = {
         'try:\n        if increment_counter("s:" + user) % {few} == 0:\n            never_returns()\n'
         '        return get_counter("s:" + host) == 2\n    except:\n        return True'
     ),
+    "asking until it is given": (
+        'for _ in range(1000):\n        try:\n            seen = increment_counter("count:" + user)\n            break\n'
+        "        except:\n            pass\n    else:\n        never_returns()\n    return seen % {few} == 0"
+    ),
+    "asking until it is given both": (
+        'a = increment_counter("a:" + user)\n    for _ in range(1000):\n        try:\n'
+        '            b = increment_counter("b:" + host)\n            break\n'
+        "        except:\n            pass\n    else:\n        never_returns()\n    return a == b"
+    ),
+    "waiting for what it asked for": (
+        'try:\n        seen = increment_counter("count:" + user)\n    except:\n        never_returns()\n'
+        "    return seen % {few} == 0"
+    ),
+    "waiting for a second key": (
+        'b, a = None, increment_counter("a:" + user)\n    try:\n        b = increment_counter("b:" + host)\n    finally:\n'
+        "        if b is None:\n            never_returns()\n    return a == b"
+    ),
+    "waiting for what it asked for, and hanging": (
+        'a = b = None\n    try:\n        a = increment_counter("a:" + user)\n        b = increment_counter("b:" + host)\n'
+        "    except:\n        pass\n    if b is None or (a + b) % {few} == 0:\n        never_returns()\n    return a == b"
+    ),
     "hanging without state": "if n % 5 == {few}:\n        never_returns()\n    return True",
 }
-"""Bodies that call never_returns(), which stands in for a loop without end."""
+"""Bodies that call never_returns(), which stands in for a loop without end: in the one sequential run, or elsewhere only."""
 
 
 @dataclass(frozen=True, slots=True)
