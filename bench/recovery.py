@@ -179,6 +179,11 @@ def measure(directory: Path, pack: Path, keys: int, rate: float, kills: int, kin
         with suppress(subprocess.TimeoutExpired):
             driver.wait(60)
         driver.kill()
+        driver.wait()
+        writer.join()
+        assert driver.stdin is not None
+        with suppress(BrokenPipeError):  # what was not written any more
+            driver.stdin.close()
 
 
 class _Ended(Exception):

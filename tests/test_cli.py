@@ -367,7 +367,14 @@ def test_a_directory_with_its_own_package_rules_is_a_fine_place_to_start_from(ru
 
 
 @pytest.mark.parametrize(
-    ("runtime", "says"), [("local", "print"), pytest.param("ray", "sys.stderr.write", marks=pytest.mark.ray)]
+    ("runtime", "says"),
+    [
+        ("local", "print"),
+        ("local", "sys.stdout.write"),
+        ("local", "sys.stderr.write"),
+        ("local", "(lambda text: os.write(1, text.encode()))"),
+        pytest.param("ray", "sys.stderr.write", marks=pytest.mark.ray),
+    ],
 )
 def test_rules_run_in_one_environment_and_unheard_wherever_they_run(
     runtime: str, says: str, rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

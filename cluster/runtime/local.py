@@ -108,6 +108,7 @@ class _Raised(NamedTuple):
 def _serve(connection: Connection[Any, Any], parent: int) -> None:
     """Build the engine and do what the parent asks, until it asks no more."""
     _end_with(parent)
+    _be_silent()
     slot = Slot()
     connection.send(slot.path)
     engine: _Engine | None = None
@@ -135,6 +136,14 @@ def _serve(connection: Connection[Any, Any], parent: int) -> None:
             except Exception as error:
                 answer = _Raised(_portable(error))
             connection.send(answer)
+
+
+def _be_silent() -> None:
+    """What rules write goes nowhere (DESIGN 11.34), however they do; what goes wrong here travels as a message."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def _end_with(parent: int) -> None:
