@@ -10,6 +10,7 @@ of its own, an object that nobody else refers to: its weak reference tells when 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import weakref
@@ -19,6 +20,10 @@ from typing import Any
 
 from rules.errors import StateReached
 from rules.rule import PACK_PREFIX
+
+_handled_is = ctypes.pythonapi.PyErr_SetExcInfo
+_handled_is.argtypes = [ctypes.py_object] * 3
+_handled_is.restype = None
 
 _OURS = os.path.dirname(__file__) + os.sep
 
@@ -49,6 +54,9 @@ class Unwinding:
         sys.settrace(self._before)
         sys.unraisablehook = self._unraisable
         self._watched = {}
+        # A handler that is left by its trace function keeps its exception handled (CPython 3.11): the next rule's bare `raise`
+        # would raise it. Nobody evaluates in a handler.
+        _handled_is(ctypes.py_object(), ctypes.py_object(), ctypes.py_object())
 
     def _call(self, frame: FrameType, what: str, arg: Any) -> Any:
         return self._trace() if _is_of_rule(frame) else None

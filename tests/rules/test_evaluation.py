@@ -373,3 +373,14 @@ def test_that_a_helper_ended_it_is_told_until_the_rule_is_back() -> None:
     runner.run(rule, {"key": "a"})
 
     assert told == [1, 0, 1, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("body", RETRYING.values())
+def test_nothing_that_an_ended_rule_raised_is_handled_any_more(body: str) -> None:
+    probe = Runner()
+    probe.run(retrying_rule(body, "a"))
+
+    assert error_of(probe.run(make_rule("def rule(event): raise"))) == (
+        "RuntimeError",
+        "No active exception to reraise",
+    )
