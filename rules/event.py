@@ -240,6 +240,8 @@ class ImmutableDict(Mapping[str, Json]):
 
     def deep_get(self, *keys: str, default: Json = None) -> Json:
         """The value at a path of keys; the default where the path ends early, meets a list, or the value is None."""
+        if not keys:
+            return self
         value: Json = self.raw
         try:
             for key in keys:  # nearly every path is there as it is written
@@ -248,8 +250,8 @@ class ImmutableDict(Mapping[str, Json]):
                 value = value[key]
         except (KeyError, TypeError):
             return self._deep_get(keys, default)
-        if value is None or not keys:
-            return default if keys else self
+        if value is None:
+            return default
         kind = type(value)
         return wrap(value) if kind is dict or kind is list else value
 

@@ -163,15 +163,12 @@ class State:
             return self._handed_out(key, before)
         known = self._handed_out(key, before)
         new = tuple([member for member in added if member not in known])  # a list, which is made faster than it is generated
-        if not new:
-            self._write("add_to_string_set", key, epoch_seconds)
-            self._sets[key] = before
-            return known
         members = before + new
-        self._check_size("add_to_string_set", key, members)
+        if new:
+            self._check_size("add_to_string_set", key, members)
         self._write("add_to_string_set", key, epoch_seconds)
         self._sets[key] = members
-        return self._handed_out(key, members)
+        return self._handed_out(key, members) if new else known
 
     def remove_from_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: object = None) -> set[str]:
         """Removes one text, or each of several, and returns what is left. Where there is no set, nothing is written."""

@@ -50,3 +50,12 @@ def run(
     )  # fmt: skip
     assert done.code == code, f"exit {done.code}, {code} expected:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done
+
+
+def write_rule(directory: Path, rule_id: str, source: str, more: str = "") -> None:
+    """A rule for events of the log type Own.Log, `more` being further lines of its YAML; the caching helpers are imported."""
+    (directory / f"{rule_id}.py").write_text(f"from panther_detection_helpers.caching import *\n\n{source}")
+    (directory / f"{rule_id}.yml").write_text(
+        f"AnalysisType: rule\nRuleID: {rule_id}\nFilename: {rule_id}.py\nEnabled: true\nLogTypes: [Own.Log]\n"
+        f"Severity: Low\n{more}"
+    )

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from bench import workload
 from bench.redis_server import RedisServerMissing, start_redis
+from tests.commands import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PURE = (ROOT / "tests" / "rules", ROOT / "tests" / "core")
@@ -46,3 +48,19 @@ def redis_url(_redis_server: str) -> str:
     with redis.Redis.from_url(_redis_server) as client:
         client.flushall()
     return _redis_server
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logs of the demo's workload. A module that needs more of them has a fixture of its own under this name."""
+    directory = tmp_path_factory.mktemp("workload")
+    workload.write(directory, 3_000, 5)
+    return directory / "logs"
+
+
+@pytest.fixture(scope="module")
+def whole(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run over `logs` without interruptions leaves."""
+    directory = tmp_path_factory.mktemp("whole")
+    run(logs, into=directory)
+    return directory

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from bench import workload
 from cluster.checkpoints import newest_whole
 from cluster.config import Config
 from cluster.core import snapshot
@@ -25,7 +24,7 @@ from cluster.stores import redis as redis_store
 from cluster.stores.memory import MemoryStore
 from rules.state import Row
 from tests.capturing import encoded
-from tests.commands import PACKS, run
+from tests.commands import PACKS
 
 OUTPUTS = ("matches.jsonl", "alerts.jsonl", "errors.jsonl")
 
@@ -214,21 +213,6 @@ def test_what_a_later_version_wrote_is_not_taken_for_damage(filled: Kept) -> Non
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("workload")
-    workload.write(directory, 3_000, 5)
-    return directory / "logs"
-
-
-@pytest.fixture(scope="module")
-def whole(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run without interruptions leaves."""
-    directory = tmp_path_factory.mktemp("whole")
-    run(logs, into=directory)
-    return directory
 
 
 class Crash(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.commands import COUNTERSIGN, ROOT, Done, run
+from tests.commands import COUNTERSIGN, ROOT, Done, run, write_rule
 
 RULES = {
     "Count": ("", 'return increment_counter("count:" + user) % 10 == 0'),
@@ -39,14 +39,8 @@ def write_rules(directory: Path, *, hanging: bool) -> None:
             leave = f"n > 299 or {when}" if rule_id == "Often" else when
             hang = f"if {leave}:\n        return False\n    "
         first, second = (hang, pair) if not hanging and rule_id == "Pair" else (pair, hang)
-        (directory / f"{rule_id}.py").write_text(
-            "import re, time\nfrom panther_detection_helpers.caching import *\n\ndef rule(event):\n"
-            f'    user, n = event["user"], event["n"]\n    {first}{second}{body}\n'
-        )
-        (directory / f"{rule_id}.yml").write_text(
-            f"AnalysisType: rule\nRuleID: {rule_id}\nFilename: {rule_id}.py\nEnabled: true\nLogTypes: [Own.Log]\n"
-            "Severity: Low\n"
-        )
+        source = f'import re, time\n\ndef rule(event):\n    user, n = event["user"], event["n"]\n    {first}{second}{body}\n'
+        write_rule(directory, rule_id, source)
 
 
 def write_events(path: Path, count: int) -> list[int]:
@@ -144,14 +138,7 @@ def write_asking_rules(directory: Path, *, patient: bool) -> None:
             ask = f"n = None\n    try:\n        {ask}\n    except:\n        pass\n    while n is None:\n        pass"
         elif patient:
             ask = f"while True:\n        try:\n            {ask}\n            break\n        except:\n            pass"
-        (directory / f"{rule_id}.py").write_text(
-            "from panther_detection_helpers.caching import *\n\ndef rule(event):\n"
-            f'    user = event["user"]\n    {ask}\n    {body}\n'
-        )
-        (directory / f"{rule_id}.yml").write_text(
-            f"AnalysisType: rule\nRuleID: {rule_id}\nFilename: {rule_id}.py\nEnabled: true\nLogTypes: [Own.Log]\n"
-            "Severity: Low\n"
-        )
+        write_rule(directory, rule_id, f'def rule(event):\n    user = event["user"]\n    {ask}\n    {body}\n')
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from cluster.runtime.job import JobSpec, Status
 from cluster.runtime.local import LocalRuntime
 from cluster.stores import open_store
 from rules.state import Row
+from tests.commands import write_rule
 
 RULES = {
     "Count": 'return increment_counter("count:" + event["user"], 1, 100000) % 5 == 0',
@@ -67,14 +68,8 @@ class Rescaling:
 def write_rules(directory: Path) -> None:
     directory.mkdir()
     for rule_id, body in RULES.items():
-        (directory / f"{rule_id}.py").write_text(
-            "from panther_detection_helpers.caching import *\n\ndef rule(event):\n    "
-            f"{body}\n\ndef title(event):\n    return event['user']\n"
-        )
-        (directory / f"{rule_id}.yml").write_text(
-            f"AnalysisType: rule\nRuleID: {rule_id}\nFilename: {rule_id}.py\nEnabled: true\nLogTypes: [Own.Log]\n"
-            "Severity: Low\nThreshold: 3\nDedupPeriodMinutes: 10\n"
-        )
+        source = f"def rule(event):\n    {body}\n\ndef title(event):\n    return event['user']\n"
+        write_rule(directory, rule_id, source, "Threshold: 3\nDedupPeriodMinutes: 10\n")
 
 
 def write_events(count: int) -> list[bytes]:

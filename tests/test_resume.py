@@ -36,14 +36,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "logs"
 
 
-@pytest.fixture(scope="module")
-def whole(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run without interruptions leaves."""
-    directory = tmp_path_factory.mktemp("whole")
-    run(logs, into=directory, runtime="local")
-    return directory
-
-
 def command(logs: Path, into: Path, store: object, runtime: str, shards: int) -> list[str]:
     into.mkdir(parents=True, exist_ok=True)
     arguments = [

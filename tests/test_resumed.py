@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from bench import workload
 from cluster.config import Config
 from cluster.core import snapshot
 from cluster.display import Display
@@ -21,21 +20,6 @@ from cluster.runtime.local import LocalRuntime
 from cluster.stores import open_store
 from tests.commands import PACKS, run
 from tests.test_checkpoints import OUTPUTS, Crash, after_checkpoints, raising, same
-
-
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("workload")
-    workload.write(directory, 2_000, 5)
-    return directory / "logs"
-
-
-@pytest.fixture(scope="module")
-def whole(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run without interruptions leaves."""
-    directory = tmp_path_factory.mktemp("whole")
-    run(logs, into=directory)
-    return directory
 
 
 @dataclass

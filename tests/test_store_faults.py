@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import redis
 
-from bench import workload
 from bench.redis_server import RedisServerMissing, find_redis_server, start_redis
 from cluster.core.poison import unwatched
 from cluster.run import CannotRun
@@ -23,25 +22,9 @@ from cluster.runtime.local import LocalRuntime
 from cluster.runtime.shells import ShardShell
 from cluster.sources import SourceChanged
 from cluster.stores import Fenced, Store, StoreUnreachable
-from tests.commands import run
 from tests.test_checkpoints import Crash, Kept, after_checkpoints, go, in_directory, in_redis, raising, same
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-
-
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("workload")
-    workload.write(directory, 2_000, 5)
-    return directory / "logs"
-
-
-@pytest.fixture(scope="module")
-def whole(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run without interruptions leaves."""
-    directory = tmp_path_factory.mktemp("whole")
-    run(logs, into=directory)
-    return directory
 
 
 class Server:

@@ -37,7 +37,7 @@ from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
 from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
-from rules.logtypes import Derived, LogType, undefined
+from rules.logtypes import LogType, undefined
 from rules.pack import Pack
 from rules.rule import Outcome, Rule
 
@@ -126,17 +126,13 @@ class Decoder:
         self, raw: bytes, rounds: bool, name: str, sub: int, time_s: float, position: Position, source: str
     ) -> PantherEvent:
         """The event of a routed record; the bytes were parsed once already, at ingest, so they cannot fail here."""
-        try:
-            record = parse(raw) if rounds else orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            record = parse_rounding(raw)
+        record = parse(raw) if rounds else parse_rounding(raw)
         known = self._known.get(name)
         if known is None:
             known = self._known[name] = self.log_type(name), self._context_of(name)
         log_type, context = known
-        if log_type.split is not None:
-            record = log_type.events_of(record)[sub]  # type: ignore[arg-type]
-        return PantherEvent(record, Derived(log_type, record, time_s, position, source), context)  # type: ignore[arg-type]
+        event = log_type.events_of(record)[sub]  # type: ignore[arg-type]
+        return PantherEvent(event, log_type.derive(event, time_s, position, source), context)
 
 
 class Ingest:
@@ -176,7 +172,8 @@ class Ingest:
             chosen = tuple((n, rule) for n, rule in enumerate(self._rules) if log_type in rule.log_types)
             kind = self._decoder.log_type(log_type)
             index = Index([rule.guard(log_type) if self._use_index else None for _, rule in chosen])
-            texts = index.texts if self._use_prefilter and kind.split is None else None
+            filters = self._use_prefilter and kind.split is None
+            texts = index.texts if filters else None
             prefilter = None if texts is None else Prefilter.of(texts)
             plan = _Plan(
                 kind,
@@ -185,7 +182,7 @@ class Ingest:
                 index.candidates,
                 kind.time_of,
                 prefilter,
-                tuple(chosen[n][1].id for n in index.without_texts) if self._use_prefilter and kind.split is None else (),
+                tuple(chosen[n][1].id for n in index.without_texts) if filters else (),
                 self._context_of(log_type),
             )
             self._plans[log_type] = plan
@@ -329,7 +326,7 @@ class Ingest:
         """Probe every rule of the event's log type whose guard it meets."""
         done, evaluation = work.done, self._evaluation
         time_s = work.current_s or 0.0
-        event = PantherEvent(data, Derived(plan.log_type, data, time_s, position, work.source), plan.context)
+        event = PantherEvent(data, plan.log_type.derive(data, time_s, position, work.source), plan.context)
         evaluation.begin_event(time_s, position)
         touched: dict[int, tuple[int, ...]] | None = None
         active = False

@@ -36,9 +36,8 @@ def key_grouping(groups: int) -> Callable[[str], int]:
     digest = xxhash.xxh3_64_intdigest
 
     def key_group(key: str) -> int:
-        return (
-            digest((hashed_part(key) if "{" in key else key).encode()) % groups
-        )  # group_of(hashed_part(key)), written out
+        # group_of(hashed_part(key)), written out
+        return digest((hashed_part(key) if "{" in key else key).encode()) % groups
 
     return key_group
 

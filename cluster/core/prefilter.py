@@ -94,7 +94,8 @@ class Prefilter:
 
     def records(self, raws: list[bytes]) -> list[int] | None:
         """Which of some records to parse; None where one is odd and all must be."""
-        hits = self._hits(b"\n".join(raws), None)
+        data = b"\n".join(raws)
+        hits = self._hits(data, len(data))
         if hits is None:
             return None
         kept: list[int] = []
@@ -109,9 +110,8 @@ class Prefilter:
                     hit = next(at, None)
         return kept
 
-    def _hits(self, data: bytes, end: int | None) -> list[int] | None:
-        """Where in `data` the texts end, ascending. None where a line is odd."""
-        end = len(data) if end is None else end
+    def _hits(self, data: bytes, end: int) -> list[int] | None:
+        """Where in `data` the texts end, ascending. None where a line is odd, of those up to `end`."""
         hits: list[int] = []
         odd: list[int] = []
         add, add_odd = hits.append, odd.append

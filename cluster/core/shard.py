@@ -815,9 +815,8 @@ class Shard:
         epoch = self._epochs[message.epoch]
         require(epoch.ran is None, f"the lane of epoch {message.epoch} ran twice")
         epoch.ran = message
-        return self._resolve(
-            message.epoch, epoch
-        )  # the leader may have heard of shards that are still to be heard here
+        # Not finished yet, perhaps: the leader may have heard of shards that are still to be heard here.
+        return self._resolve(message.epoch, epoch)
 
     def _take_over(self, epoch: _Epoch, ran: LaneRan) -> None:
         """Take the lane's outcome in place of what its evaluations came to before."""
