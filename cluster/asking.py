@@ -80,6 +80,19 @@ class KeysAnswer(msgspec.Struct, frozen=True):
     """How many there are beside them."""
 
 
+class RescaleAnswer(msgspec.Struct, frozen=True):
+    """Answers RescaleAsk, when the rescale is over."""
+
+    seconds: float
+    """Since the run heard of it."""
+    keys: int
+    """How many moved, as far as the run that was asked has seen it through: a crash on the way moves the rest at once."""
+    moving_s: float
+    """The longest that a group stood still for it."""
+    replaced_by: int | None = None
+    """Somebody asked for so many shards meanwhile."""
+
+
 def decode_ask(data: bytes) -> Ask | None:
     """None for what no command of this version writes."""
     with suppress(msgspec.DecodeError):
@@ -172,31 +185,22 @@ def stop(store: Store, job: str) -> dict[str, Any] | None:
     return note if note is not None and note["run"] == run and "ended" in note else None
 
 
-def rescale(store: Store, job: str, shards: int, tell: Callable[[dict[str, Any]], None]) -> float:
-    """Have a run go to another number of shards, and wait for it: returns the seconds that it took.
+def rescale(store: Store, job: str, shards: int, tell: Callable[[dict[str, Any]], None]) -> RescaleAnswer:
+    """Have a run go to another number of shards, and wait until it has.
 
     `tell` is given each status on the way. Raises Refused, and what stores raise.
     """
-    run, began_s = _run(store, job), time.monotonic()
+    run = _run(store, job)
     try:
         with _asked(store, job, RescaleAsk(run, shards)) as who:
-            _answer(store, job, who, run)
+            answer = msgspec.json.decode(_answer(store, job, who, run, tell), type=RescaleAnswer)
     except _Ended:
         raise Refused(
             4, f"job {job}: the run ended before it went to {shards} shards: give --shards to the next"
         ) from None
-    while True:
-        note = _note(store, job)
-        if note is None or note["run"] != run or "ended" in note or not _runs(store, job, note):
-            raise Refused(4, f"job {job}: the run ended on its way to {shards} shards: give --shards to the next")
-        if note["rescaling_to"] is None and note["shards"] == shards:
-            return time.monotonic() - began_s
-        if _age_s(note) > _GONE_S:
-            raise Refused(
-                4, f"job {job}: asked for {shards} shards, and silent for {_age_s(note):.0f} s: {_whereabouts(note)}"
-            )
-        tell(note)
-        time.sleep(_POLL_S)
+    if answer.replaced_by is not None:
+        raise Refused(4, f"job {job}: somebody asked for {answer.replaced_by} shards before it had gone to {shards}")
+    return answer
 
 
 def keys(store: Store, job: str, key: str | None, prefix: str, limit: int) -> KeysAnswer | None:
@@ -243,20 +247,30 @@ def _asked(store: Store, job: str, ask: Ask) -> Iterator[str]:
             store.delete_note(job, ANSWER + who)
 
 
-def _answer(store: Store, job: str, who: str, run: str) -> bytes:
-    """Wait for the answer. Raises _Ended, Refused when there is none in time."""
-    until_s = time.monotonic() + _ANSWER_S
+def _answer(
+    store: Store, job: str, who: str, run: str, tell: Callable[[dict[str, Any]], None] | None = None
+) -> bytes:
+    """Wait for the answer. Raises _Ended, Refused when there is none in time.
+
+    With `tell` it may take any time, while the driver is not silent: it is given each status.
+    """
+    began_s = time.monotonic()
     while True:
         note = _note(store, job)
         runs = _runs(store, job, note)
         data = store.get_note(job, ANSWER + who)
         if data is not None:
             return data
-        if not runs or (note is not None and note["run"] != run):
+        if not runs or (note is not None and (note["run"] != run or "ended" in note)):
             raise _Ended
-        if time.monotonic() >= until_s:
+        waited_s = time.monotonic() - began_s
+        if tell is None and waited_s >= _ANSWER_S:
             where = "its driver" if note is None else _whereabouts(note)
             raise Refused(4, f"job {job}: it runs, and has not answered for {_ANSWER_S:.0f} s: see to {where}")
+        if tell is not None and note is not None:
+            if _age_s(note) > _GONE_S:
+                raise Refused(4, f"job {job}: it was asked, and is silent for {_age_s(note):.0f} s: {_whereabouts(note)}")
+            tell(note)
         time.sleep(_POLL_S)
 
 

@@ -204,17 +204,19 @@ def rescale(
 
     def progress(note: dict[str, Any]) -> None:
         if sys.stderr.isatty():
-            print(f"\rjob {job}: {note['shards']} shards, {note['keys']:,} keys ", end="", file=sys.stderr, flush=True)
+            words = f"{note.get('shards', '?')} shards, {note.get('keys', 0):,} keys"
+            print(f"\rjob {job}: {words} ", end="", file=sys.stderr, flush=True)
 
     with _failures():
         try:
-            seconds = asking.rescale(open_store(store), job, shards, progress)
+            done = asking.rescale(open_store(store), job, shards, progress)
         except KeyboardInterrupt:
             raise _fail(130, f"job {job}: it was asked for {shards} shards: nobody waits for them any more") from None
         finally:
             if sys.stderr.isatty():
                 print(file=sys.stderr)
-    print(f"job {job}: {shards} shard{'' if shards == 1 else 's'}, {seconds:.1f} s after it was asked")
+    moved = f"; {done.keys:,} keys moved, and stood still for {done.moving_s * 1000:.0f} ms at most" if done.keys else ""
+    print(f"job {job}: {shards} shard{'' if shards == 1 else 's'}, {done.seconds:.1f} s after it was asked{moved}")
 
 
 @state_app.command("get", epilog="Example:  countersign state get 'denied:arn:aws:iam::1:user/eve' --job march")

@@ -21,12 +21,24 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
 import msgspec
 
-from cluster.asking import ANSWER, ASK, STATUS, Ask, KeysAnswer, RescaleAsk, StateAsk, StopAsk, decode_ask
+from cluster.asking import (
+    ANSWER,
+    ASK,
+    STATUS,
+    Ask,
+    KeysAnswer,
+    RescaleAnswer,
+    RescaleAsk,
+    StateAsk,
+    StopAsk,
+    decode_ask,
+)
 from cluster.core.coordinator import Phase
 from cluster.core.messages import Counts, Message, Partition, StateWanted
 from cluster.core.records import time_text
@@ -57,12 +69,25 @@ class Driver(Protocol):
     def growing_bytes(self) -> int | None: ...
     def stop(self) -> None: ...
     def rescale(self, shards: int) -> None: ...
+    @property
+    def rescale_pending(self) -> bool: ...
 
 
 class Engine(Protocol):
     """Who takes messages to the coordinator."""
 
     def send(self, message: Message) -> None: ...
+
+
+@dataclass(slots=True)
+class _Rescale:
+    """Somebody waits for this one."""
+
+    who: str
+    shards: int
+    began_s: float
+    keys: int = 0
+    moving_s: float = 0.0
 
 
 class Control:
@@ -88,6 +113,8 @@ class Control:
         self._numbers = itertools.count()
         self._views: dict[int, tuple[str, StateWanted]] = {}
         """number -> whose question it is, and the question."""
+        self._rescale: _Rescale | None = None
+        """The one that was asked for last."""
         self._engine: Engine | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._talk, name="control", daemon=True)
@@ -120,6 +147,7 @@ class Control:
         for told in status.told:
             who, _ = self._views.pop(told.number)
             self._answers.append((who, msgspec.json.encode(KeysAnswer(told.epoch, told.rows, told.more))))
+        self._follow_rescale(driver, status)
         while self._asked:
             self._obey(*self._asked.popleft(), driver, engine)
         if now_s - self._recorded_s >= _STATUS_S or "events" not in self._record:
@@ -146,12 +174,31 @@ class Control:
                 driver.stop()
                 self._answers.append((who, b"{}"))
             case RescaleAsk():
+                if self._rescale is not None:
+                    self._answer_rescale(self._rescale, replaced_by=ask.shards)
+                self._rescale = _Rescale(who, ask.shards, time.monotonic())
                 driver.rescale(ask.shards)
-                self._answers.append((who, b"{}"))
             case StateAsk():
                 wanted = StateWanted(next(self._numbers), ask.key, ask.prefix, ask.limit)
                 self._views[wanted.number] = who, wanted
                 engine.send(wanted)
+
+    def _follow_rescale(self, driver: Driver, status: Status) -> None:
+        """Answer for the rescale when it is over. One that a crash cut short is over too: the next life has its shards."""
+        asked = self._rescale
+        if asked is None:
+            return
+        asked.keys += sum(move.keys for move in status.moves)
+        asked.moving_s = max([asked.moving_s, *(move.moving_s for move in status.moves if move.groups)])
+        if not driver.rescale_pending and not status.rescaling and status.shards == asked.shards:
+            self._note(driver, status, time.monotonic())
+            self._answer_rescale(asked)
+            self._rescale = None
+
+    def _answer_rescale(self, asked: _Rescale, replaced_by: int | None = None) -> None:
+        seconds = time.monotonic() - asked.began_s
+        answer = RescaleAnswer(seconds, asked.keys, asked.moving_s, replaced_by)
+        self._answers.append((asked.who, msgspec.json.encode(answer)))
 
     def _note(self, driver: Driver, status: Status, now_s: float) -> None:
         self._recorded_s = now_s
@@ -188,6 +235,8 @@ class Control:
                     self._store.delete_note(self._job, name)
                 else:
                     self._asked.append((name.removeprefix(ASK), ask))
+        if self._answers:
+            self._write_status()  # who has an answer finds `status` to agree with it
         while self._answers:
             who, answer = self._answers[0]
             self._store.put_note(self._job, ANSWER + who, answer)

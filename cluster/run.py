@@ -593,6 +593,11 @@ class _Drive:
         """Go to another number of shards, as soon as the rescale before is over; a crash on the way leads there as well."""
         self._rescale_to = shards
 
+    @property
+    def rescale_pending(self) -> bool:
+        """One was asked for and has not begun."""
+        return self._rescale_to is not None
+
     def _begin_rescale(self, shards: int) -> None:
         self._rescale_to = None
         self.spec = replace(self.spec, shards=shards)

@@ -23,7 +23,7 @@ from cluster.config import Config
 from cluster.control import Control
 from cluster.core.coordinator import Phase, Progress, Totals
 from cluster.core.effects import TellState
-from cluster.core.messages import Message, StateWanted
+from cluster.core.messages import Message, Moves, StateWanted
 from cluster.display import Display
 from cluster.run import Options
 from cluster.run import run as driver_run
@@ -287,6 +287,7 @@ class Driver:
         self.restarts = 0
         self.severities: dict[str, int] = {}
         self.stopped = False
+        self.rescale_pending = False
 
     def growing_bytes(self) -> int | None:
         return None
@@ -295,11 +296,12 @@ class Driver:
         self.stopped = True
 
     def rescale(self, shards: int) -> None:
+        self.rescale_pending = True
         self.spec.shards = shards
 
 
-def status(*told: TellState) -> Status:
-    return Status(Phase.RUNNING, Totals(), float("-inf"), None, (0, 0), 0, told=list(told))
+def status(*told: TellState, **other: Any) -> Status:
+    return Status(Phase.RUNNING, Totals(), float("-inf"), None, (0, 0), 0, told=list(told), **other)
 
 
 @pytest.fixture
@@ -367,6 +369,56 @@ def test_a_question_that_was_lost_with_its_processes_is_put_to_the_next_ones(hel
     assert (answer.epoch, answer.rows) == (7, [Row("k", 1, None, None, 9)])
 
 
+def test_a_rescale_is_answered_when_it_is_over_and_not_before(held: MemoryStore) -> None:
+    driver = Driver()
+    seen: list[Any] = []
+    with Control(held, "march") as talk, ThreadPoolExecutor() as pool:
+        asked = pool.submit(asking.rescale, held, "march", 4, seen.append)
+
+        def heard() -> bool:
+            talk.turn(driver, Engine(), status(shards=2))
+            return driver.rescale_pending
+
+        until(heard)
+        talk.turn(driver, Engine(), status(shards=4))  # it had four before it was asked, and goes somewhere else
+        driver.rescale_pending = False
+        talk.turn(driver, Engine(), status(shards=4, rescaling=True, moves=[Moves(1, 10, 0.25, 0.1)]))
+        until(lambda: seen)
+        assert not asked.done()
+        talk.turn(driver, Engine(), status(shards=4, moves=[Moves(0, 0, 0.0, 0.9), Moves(2, 5, 0.125, 0.0)]))
+        answer = asked.result(timeout=10)
+
+    assert (answer.keys, answer.moving_s, answer.replaced_by) == (15, 0.25, None)
+
+
+def test_a_rescale_that_another_takes_the_place_of_is_refused_and_the_other_answered(held: MemoryStore) -> None:
+    driver = Driver()
+    with Control(held, "march") as talk, ThreadPoolExecutor() as pool:
+
+        def goes_to(shards: int) -> bool:
+            talk.turn(driver, Engine(), status(shards=2, rescaling=True))
+            return bool(driver.spec.shards == shards)
+
+        first = pool.submit(asking.rescale, held, "march", 4, lambda note: None)
+        until(lambda: goes_to(4))
+        second = pool.submit(asking.rescale, held, "march", 3, lambda note: None)
+        until(lambda: goes_to(3))
+        with pytest.raises(Refused, match="somebody asked for 3 shards before it had gone to 4"):
+            first.result(timeout=10)
+        driver.rescale_pending = False
+        talk.turn(driver, Engine(), status(shards=3))
+        assert second.result(timeout=10).replaced_by is None
+
+
+def test_a_rescale_that_the_end_of_the_run_overtakes_is_refused(held: MemoryStore) -> None:
+    with Control(held, "march") as talk, ThreadPoolExecutor() as pool:
+        asked = pool.submit(asking.rescale, held, "march", 4, lambda note: None)
+        until(lambda: held.list_notes("march", "ask-"))
+        talk.end(Driver(), status())
+        with pytest.raises(Refused, match="the run ended before it went to 4 shards: give --shards to the next"):
+            asked.result(timeout=10)
+
+
 def test_a_driver_that_does_not_answer_is_not_waited_for_for_ever(
     held: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +431,8 @@ def test_a_driver_that_does_not_answer_is_not_waited_for_for_ever(
         ):
             with pytest.raises(Refused, match="it runs, and has not answered for 0 s: see to its driver is process"):
                 ask()
+        with pytest.raises(Refused, match="it was asked, and is silent for"):
+            asking.rescale(held, "march", 4, lambda note: None)
         assert held.list_notes("march", "a") == []
         talk.turn(Driver(), Engine(), status())
         with pytest.raises(Refused, match="10000 keys at most"):

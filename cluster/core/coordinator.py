@@ -417,8 +417,8 @@ class Coordinator:
         tasks: list[Task] = []
         events = self._epoch_events()
         budget = float(events)
-        share = math.ceil(events / self._ownership.shards)
-        while budget > 0 and not self._input_over():
+        share = max(1.0, events / self._ownership.shards)
+        while budget >= 1.0 and not self._input_over():  # less than an event is what rounding leaves
             index, start = self._cursor
             partition = self._partitions[index]
             if index in self._ended:
@@ -432,7 +432,7 @@ class Coordinator:
                     self._cursor = (index + 1, 0)
                     continue
                 unit = 1.0 if partition.format == "parquet" else self._mean_bytes
-                stop = min(size, start + max(1, int(share * unit)))
+                stop = min(size, start + math.ceil(share * unit))
                 tasks.append(self._task(tasks, Slice(index, start, stop)))
                 self._cursor = (index, stop)
                 budget -= (stop - start) / unit

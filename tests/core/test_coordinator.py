@@ -146,12 +146,25 @@ def test_a_slice_comes_to_the_events_that_are_asked_for_whatever_their_size() ->
         cut = waiting.pop(0)
         parts = [(task.number, task.slice.start, task.slice.stop or 0) for task in cut.tasks]
         for number, start, stop in parts:
-            driven.tell(SliceIngested(cut.epoch, number, max(1, (stop - start) // 100), stop, False, 1.0))
+            records = max(1, (stop - start) // 100)
+            driven.tell(SliceIngested(cut.epoch, number, records, start + records * 100, False, 1.0))
         sizes.append(parts[0][2] - parts[0][1])
         waiting += cuts(driven.finish_epoch(cut.epoch))
 
     assert sizes[0] == 4000, "before any was seen"
     assert 400 <= sizes[-1] < 450, "4 events of 100 bytes"
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7, 64])
+def test_an_epoch_has_a_slice_for_each_shard_whatever_rounding_leaves(shards: int) -> None:
+    driven = Driven(partition(size_bytes=10**9), shards=shards, epoch_events=1000)
+    first = cuts(driven.start())[0]
+    for task in first.tasks:
+        driven.tell(SliceIngested(first.epoch, task.number, 7, task.slice.start + 7 * 333, False, 1.0))
+    later = cuts(driven.finish_epoch(first.epoch))[0]
+
+    for cut in (first, later):
+        assert sorted(task.shard for task in cut.tasks) == list(range(shards))
 
 
 def test_slices_are_shared_out_and_cover_the_source_once() -> None:
