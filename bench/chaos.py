@@ -113,7 +113,9 @@ def chaos(directory: Path, kills: int, *, seed: int, events: int, shards: int = 
             command = [*_command(directory, "ray", machines.redis_url, "chaos", shards), "--address", machines.address]
             matches = directory / "chaos-matches.jsonl"
             matches.unlink(missing_ok=True)
-            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            said, noted = directory / "chaos.out", directory / "chaos.err"
+            with said.open("wb") as out, noted.open("wb") as err:
+                process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
             try:
                 while planned and _wait(process, matches, rng):
                     # A run whose store is not there when it starts ends, and says so: that is no crash to survive.
@@ -121,14 +123,15 @@ def chaos(directory: Path, kills: int, *, seed: int, events: int, shards: int = 
                         continue
                     if machines.hurt(planned[-1], rng, report):
                         planned.pop()
-                stdout, stderr = process.communicate(timeout=600)
+                        _tell(len(planned), matches)
+                process.wait(timeout=600)
             finally:
                 process.kill()
             report.runs += 1
             if process.returncode != 0:
-                report.problems.append(f"a run ended with {process.returncode}: {stderr.decode()[-1500:]}")
+                report.problems.append(f"a run ended with {process.returncode}: {noted.read_text()[-1500:]}")
                 break
-            report.restarts += json.loads(stdout.splitlines()[-1])["restarts"]
+            report.restarts += json.loads(said.read_bytes())["restarts"]
             _compare(directory, machines.redis_url, report)
     return report
 
@@ -144,6 +147,12 @@ def _wait(process: subprocess.Popen[bytes], output: Path, rng: random.Random) ->
                 break
     time.sleep(rng.uniform(0.0, 2.0))
     return process.poll() is None
+
+
+def _tell(left: int, matches: Path) -> None:
+    if sys.stderr.isatty():
+        size_mb = matches.stat().st_size / 1e6 if matches.exists() else 0
+        print(f"\r{left} to go, {size_mb:.1f} MB of matches ", end="", file=sys.stderr, flush=True)
 
 
 class _Machines:

@@ -500,6 +500,8 @@ class _Drive:
         self._control = control
         self._stopper = _Stopper()
         self._shown = _Shown()
+        self._went_on = False
+        """This is not the first life: a store that is away is waited for, and not what somebody mistyped."""
         self._barren = 0
         """Lives in a row that came to no checkpoint."""
         self._rescale_to: int | None = None
@@ -571,6 +573,8 @@ class _Drive:
             display.lines(status)
             if status.failure is not None and status.failure.damaged:
                 raise CheckpointDamaged(status.failure.message)
+            if status.failure is not None and status.failure.store_away and self._went_on:
+                raise ProcessLost(status.failure.message)
             if status.failure is not None or status.phase is Phase.FINISHED:
                 status.lines = {}
                 return status
@@ -610,6 +614,7 @@ class _Drive:
         self._shown.restart()
         self.spec = replace(self.spec, shards=self._rescale_to or self.spec.shards)
         self._rescale_to = None
+        self._went_on = True
         while True:
             self._display.note(f"{self._why(lost)}: going on from the last checkpoint")
             before = self.spec.progress
@@ -628,6 +633,8 @@ class _Drive:
                 return self._start_runtime(self.spec) if runtime is None else runtime.restart(self.spec)
             except ProcessLost as again:
                 lost = again
+            except StoreUnreachable as error:
+                lost = ProcessLost(str(error))
 
     def _why(self, lost: ProcessLost) -> str:
         hang = lost.hang

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ import redis
 from bench.redis_server import RedisServerMissing, find_redis_server, start_redis
 from cluster.core.poison import unwatched
 from cluster.run import CannotRun
-from cluster.runtime.job import JobSpec, Status
+from cluster.runtime.job import JobSpec, ProcessLost, Status
 from cluster.runtime.local import LocalRuntime
 from cluster.runtime.shells import ShardShell
 from cluster.sources import SourceChanged
@@ -153,6 +155,47 @@ def test_a_run_goes_on_while_its_server_is_away_and_has_its_checkpoint_in_the_en
     same(whole, tmp_path)
     again = go(logs, tmp_path, server.kept)
     assert again.record["events"] == 0
+
+
+@pytest.mark.parametrize("runtime", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_run_that_loses_a_process_while_its_server_is_away_waits_for_it(
+    runtime: str, serve: Callable[..., Server], logs: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found by bench/chaos.py, with Ray's own report of the loss on standard output: the store went away when the run had its token, and its processes had nothing yet."""
+    server = serve(*DURABLE)
+    base: Any = LocalRuntime
+    if runtime == "ray":
+        from cluster.runtime.ray import RayRuntime, start_ray
+
+        start_ray(None)
+        base = RayRuntime
+    lives: list[str] = []
+    lost: list[bool] = []
+
+    class Unlucky(base):  # type: ignore[misc]
+        def restart(self, spec: JobSpec) -> Any:
+            lives.append(spec.fence.owner)
+            if len(lives) == 1:
+                server.stop()
+                threading.Timer(2.0, server.start).start()
+            return super().restart(spec)
+
+        def poll(self, timeout_s: float) -> Status:
+            status: Status = super().poll(0.001)
+            if not lost and status.totals.checkpoints >= 2:
+                lost.append(True)
+                if runtime == "local":
+                    raise ProcessLost("a process was lost")
+                os.kill(self.pids()[0], signal.SIGKILL)
+            return status
+
+    summary = go(logs, tmp_path, server.kept, Unlucky)
+
+    assert summary.exit_code == 0
+    assert len(set(lives)) == len(lives) >= 2, "a life that found no store, and the next one"
+    said = capsys.readouterr()
+    assert (said.out, "waiting for the store" in said.err) == ("", True)
+    same(whole, tmp_path)
 
 
 # --- a store that is full ------------------------------------------------------------------------------------------

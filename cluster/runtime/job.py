@@ -113,6 +113,8 @@ class Failure:
     message: str
     damaged: bool = False
     """The checkpoint could not be read back."""
+    store_away: bool = False
+    """The store was not there for what a life cannot begin without; all else waits for it."""
 
 
 @dataclass(slots=True)

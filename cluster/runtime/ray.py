@@ -212,6 +212,7 @@ def start_ray(address: str | None) -> None:
     """Connect to the cluster at `address` (auto, or host:port), or start Ray on this machine, once. Raises ClusterUnreachable."""
     if ray.is_initialized():
         return
+    _keep_ray_off_standard_output()
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     home = str(Path(__file__).resolve().parents[2])
@@ -236,6 +237,13 @@ def start_ray(address: str | None) -> None:
             f"{address or 'this machine'}: no Ray to run on: {text[0] if text else type(error).__name__}: "
             "start a head with `ray start --head`, or leave --address away"
         ) from error
+
+
+def _keep_ray_off_standard_output() -> None:
+    """Ray reports each process and machine that it loses on the driver's standard output, where our records may go, and has no
+    option against it (2.60, `listen_error_messages`). We say so ourselves, and Ray's own logs have all of it."""
+    if hasattr(ray._private.worker, "print_to_stdstream"):
+        ray._private.worker.print_to_stdstream = lambda *arguments, **options: None
 
 
 def _check_reachable(address: str) -> None:

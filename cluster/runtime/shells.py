@@ -55,7 +55,9 @@ def failure_of(error: Exception, who: str) -> Failure:
         return Failure(3, str(error))
     if isinstance(error, BlobMissing | CorruptSnapshot):
         return Failure(4, str(error), damaged=True)
-    if isinstance(error, StoreUnreachable | Fenced | SinkFailed | OutputExists | LaterFormat):
+    if isinstance(error, StoreUnreachable):
+        return Failure(4, str(error), store_away=True)
+    if isinstance(error, Fenced | SinkFailed | OutputExists | LaterFormat):
         return Failure(4, str(error))
     story = "".join(traceback.format_exception(error))
     return Failure(1, f"the {who} failed, which is a bug of ours: please report it with this:\n{story}")
