@@ -69,6 +69,9 @@ _COMPRESSION_RATIO = 12
 _SKIPPED_COST = 1 / 8
 """Of an event that is skipped unparsed, as a part of what one costs that is parsed; measured 1/8 to 1/20."""
 
+_WHILE_MOVING = 1 / 8
+"""Epochs are so much shorter during a rescale: what moves with one waits until its new owner has put a slice down."""
+
 _FIRST_MEAN_BYTES = 1000.0
 """Record size assumed before any was seen."""
 
@@ -452,11 +455,13 @@ class Coordinator:
     def _epoch_events(self) -> int:
         """`epoch_events` events that have to be parsed, with what is skipped between them: an epoch costs every shard a few
         milliseconds of messages, which is to be little beside its work."""
+        events = float(self._config.epoch_events)
         counts = self.totals.counts
-        if counts.events == 0:
-            return self._config.epoch_events
-        skipped = counts.skipped_unparsed / counts.events
-        return int(self._config.epoch_events / (1 - skipped * (1 - _SKIPPED_COST)))
+        if counts.events:
+            events /= 1 - counts.skipped_unparsed / counts.events * (1 - _SKIPPED_COST)
+        if not self._ownership.settled:
+            events = max(1.0, events * _WHILE_MOVING)
+        return int(events)
 
     def _task(self, tasks: list[Task], part: Slice) -> Task:
         return Task(len(tasks), (self._cut_epoch + len(tasks)) % self._ownership.shards, part)

@@ -31,6 +31,7 @@ from cluster.core.messages import (
     Message,
     Output,
     Partition,
+    RescaleRequested,
     ShardRestored,
     Slice,
     SliceIngested,
@@ -165,6 +166,29 @@ def test_an_epoch_has_a_slice_for_each_shard_whatever_rounding_leaves(shards: in
 
     for cut in (first, later):
         assert sorted(task.shard for task in cut.tasks) == list(range(shards))
+
+
+def test_epochs_are_short_while_groups_move_and_as_before_afterwards() -> None:
+    driven = Driven(partition(size_bytes=10**9), epoch_events=800)
+    waiting = cuts(driven.start())
+    driven.tell(RescaleRequested(2))
+    driven.shards = 2
+    waiting += cuts(driven.tell(ShardRestored(1)))
+    sizes, shards = [], []
+    for _ in range(300):
+        cut = waiting.pop(0)
+        for task in cut.tasks:
+            driven.tell(ingested(cut, task.number))
+        sizes.append(sum((task.slice.stop or 0) - task.slice.start for task in cut.tasks))
+        shards.append(cut.shards)
+        driven.shards = cut.shards
+        waiting += cuts(driven.finish_epoch(cut.epoch))
+
+    moving = shards.index(2)
+    assert set(sizes[:moving]) == {800_000}
+    assert sizes[moving] == 100_000
+    assert sizes[-1] == 800_000
+    assert sorted(set(sizes)) == [100_000, 800_000]
 
 
 def test_slices_are_shared_out_and_cover_the_source_once() -> None:
