@@ -47,6 +47,10 @@ class EventContext(Protocol):
     def model(self) -> DataModel | None:
         """The log type's enabled data model."""
 
+    @property
+    def enriches(self) -> bool:
+        """Whether enrichment() may give anything: an event's p_ fields need not be worked out for it where not."""
+
     def enrichment(self, event: dict[str, Any]) -> dict[str, Any]:
         """p_enrichment: {table: {selector: row}}; {} where nothing matched. `event` has its p_ fields."""
 
@@ -411,7 +415,7 @@ class PantherEvent(ImmutableDict):
 
     def _enrichment(self) -> dict[str, Any]:
         """p_enrichment, where rows of lookup tables match and the source did not write its own."""
-        if self._context is None or "p_enrichment" in folded_keys(self.raw):
+        if self._context is None or not self._context.enriches or "p_enrichment" in folded_keys(self.raw):
             return {}
         self._add(_BASE)
         self._add(_ANY)

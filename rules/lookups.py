@@ -139,6 +139,10 @@ class PackContext:
             (table, selectors) for table in tables if table.has_rows and (selectors := table.selectors.get(log_type))
         ]
 
+    @property
+    def enriches(self) -> bool:
+        return bool(self._selectors)
+
     def enrichment(self, event: dict[str, Any]) -> dict[str, Any]:
         """The rows that the event's selectors find, by table and selector."""
         found: dict[str, Any] = {}

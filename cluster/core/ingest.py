@@ -31,7 +31,7 @@ from cluster.core.messages import (
     TooLong,
 )
 from cluster.core.poison import ENDED, NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
-from cluster.core.prefilter import Prefilter, may_hold_long_integer
+from cluster.core.prefilter import Prefilter, may_hold_long_integers
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
@@ -218,7 +218,9 @@ class Ingest:
             done.counts.skipped_unparsed += batch.skipped
             done.records += batch.skipped + len(batch.raws)
             settled = 0  # the times before it are known
-            for raw, offset, start, stop in zip(batch.raws, batch.offsets, batch.starts, batch.stops, strict=True):
+            long_integers = may_hold_long_integers(batch.raws)
+            records_of_batch = zip(batch.raws, batch.offsets, batch.starts, batch.stops, strict=True)
+            for number_in_batch, (raw, offset, start, stop) in enumerate(records_of_batch):
                 try:
                     try:
                         record = loads(raw)
@@ -250,7 +252,7 @@ class Ingest:
                     return self._needs_time(records, log_type)
                 candidates = plan.candidates(record)
                 if candidates:
-                    work.rounds = may_hold_long_integer(raw) and has_long_integer(raw)
+                    work.rounds = number_in_batch in long_integers and has_long_integer(raw)
                     if work.rounds:
                         record = cast(dict[str, Any], parse(raw))
                     self._on_event(work, plan, candidates, record, (partition, offset), raw)

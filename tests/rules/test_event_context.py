@@ -22,6 +22,7 @@ class Context:
         listed = [{"Name": name, "Path": path} for name, path in mappings.items()]
         self.model = build_model("Model", frozenset(), listed, {}, refuse) if mappings else None
         self.found = found or {}
+        self.enriches = True
         self.shown: list[dict[str, Any]] = []
 
     def enrichment(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +123,22 @@ def test_enrichment_sees_the_fields_that_are_added_to_the_event() -> None:
     PantherEvent({"host": "i-1"}, Derived(), context).get("p_enrichment")
 
     assert context.shown == [{"host": "i-1", "p_log_type": "Some.Log", "p_any_ip_addresses": ["10.0.0.1"]}]
+
+
+def test_an_event_is_not_worked_out_for_enrichment_that_no_table_can_give() -> None:
+    class Dear(Derived):
+        def base(self) -> dict[str, Any]:
+            raise AssertionError
+
+        any = base
+
+    context = Context()
+    context.enriches = False
+    event = PantherEvent({"host": "i-1"}, Dear(), context)
+
+    assert event.get("p_enrichment") is None
+    assert event.deep_get("p_enrichment", "assets", default=7) == 7
+    assert context.shown == []
 
 
 def test_deep_walk_finds_enrichment_first_thing() -> None:

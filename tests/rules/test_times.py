@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -55,6 +56,28 @@ def test_the_shapes_of_real_logs_are_read(text: object) -> None:
 )
 def test_a_time_is_cut_to_the_microsecond(value: object, microseconds: int) -> None:
     assert round(parse_time(value) * 1e6) % 10**6 == microseconds
+
+
+@given(MOMENTS, st.sampled_from(["Z", "z", "+00:00", ".0Z", " Z"]))
+def test_every_way_to_write_utc_gives_the_same_time(moment: datetime, zone: str) -> None:
+    whole = moment.replace(microsecond=0)
+
+    assert parse_time(whole.isoformat() + zone) == whole.replace(tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2023-07-10T11:42:60Z", "2023-07-10T11:42:6 Z", "2023-07-10T11:4 :18Z", "2201-01-01T00:00:59Z", "2023-02-30T11:42:18Z"],
+)
+def test_what_looks_like_the_commonest_shape_is_read_or_refused_like_any_other(text: str) -> None:
+    usual = text.removesuffix("Z") + "+00:00"
+    try:
+        expected = parse_time(usual)
+    except BadTime:
+        with pytest.raises(BadTime, match=re.escape(text)):
+            parse_time(text)
+    else:
+        assert parse_time(text) == expected
 
 
 @given(MOMENTS)
