@@ -6,7 +6,7 @@ first. So its reader looks at what is there now, and then for what was kept, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Generic, TypeVar
 from weakref import ReferenceType, ref
@@ -84,10 +84,11 @@ class Captures(Generic[K, V]):
             capture.go_on_in(kept)
         self._references = list(map(ref, alive))
 
-    def keep(self, key: K, now: Callable[[K], V]) -> None:
+    def keep(self, keys: Iterable[K], now: Callable[[K], V]) -> None:
         """See Capture."""
         for capture in self._alive() if self._references else ():
-            capture.keep(key, now(key))
+            for key in keys:
+                capture.keep(key, now(key))
 
     def forget(self) -> None:
         """What is read from now on is of no use to anybody."""

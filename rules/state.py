@@ -384,12 +384,12 @@ class State:
         """All keys, the expired ones that free() has not met yet included."""
         return list(self._expiries)
 
-    def give_away(self, keys: Iterable[str]) -> list[Row]:
+    def give_away(self, keys: Collection[str]) -> list[Row]:
         """The rows of these keys, as far as they are here; another shard has them from now on. That makes no key dirty."""
         self.begin()
+        self._captures.keep(keys, self._image)
         rows: list[Row] = []
         for key in keys:
-            self._captures.keep(key, self._image)
             self.dirty.pop(key, None)
             if key in self._expiries:
                 rows.append(self.row(key))
@@ -422,7 +422,7 @@ class State:
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
-        self._captures.keep(row.key, self._image)
+        self._captures.keep((row.key,), self._image)
         if row.expiry_s is not None and row.key not in self._expiries:
             self._add(row.key)
         self._store(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))

@@ -9,7 +9,7 @@ windows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from rules.capture import Capture, Captures
@@ -169,11 +169,11 @@ class Windows:
     def keys(self) -> list[WindowKey]:
         return list(self._windows)
 
-    def give_away(self, keys: Iterable[WindowKey]) -> list[WindowRow]:
+    def give_away(self, keys: Collection[WindowKey]) -> list[WindowRow]:
         """The rows of these windows, as far as they are here; another shard has them from now on. That makes none dirty."""
+        self._captures.keep(keys, self._row)
         rows: list[WindowRow] = []
         for key in keys:
-            self._captures.keep(key, self._row)
             self._dirty.pop(key, None)
             if key in self._windows:
                 rows.append(self._row(key))
@@ -204,7 +204,7 @@ class Windows:
     def restore(self, row: WindowRow) -> None:
         """Put a row back; a later row of the same window wins."""
         key = (row.rule_id, row.dedup)
-        self._captures.keep(key, self._row)
+        self._captures.keep((key,), self._row)
         if row.opened_s is None:
             self._windows.pop(key, None)
             return

@@ -41,8 +41,13 @@ class Kept:
         self._settled, self._taken = _Mark(epoch, frozenset(blobs)), None
 
     def moved(self) -> None:
-        """Key groups came or went: until all of this is in a checkpoint again, the way back is by the blobs."""
+        """Key groups came or went: until all of this is in a checkpoint again, the way back is by the blobs.
+
+        What was stored before the last capture is let go: nobody would say when it is of no use any more.
+        """
         self._settled = self._taken = None
+        self.state.settle()
+        self.windows.settle()
 
     def captured(self, epoch: int, groups: object) -> None:
         """What is dirty was taken from both, at the end of an epoch."""

@@ -98,3 +98,16 @@ def test_when_groups_have_moved_it_waits_for_the_next_checkpoint(kept: Kept) -> 
     count(kept)
     assert kept.roll_back(8, ("own",), GROUPS)
     assert held(kept) == (2, 2)
+
+
+def test_what_was_captured_while_groups_move_is_let_go(kept: Kept) -> None:
+    """Found by bench/rescale.py: with each move the word of a commit found nothing to settle, and images piled up."""
+    for epoch in (8, 9, 10):
+        capture(kept, epoch)
+        kept.stored(epoch, (f"delta-{epoch}",))
+        kept.moved()
+        kept.committed(epoch, ("own", f"delta-{epoch}"))
+
+        assert (kept.state._taken, kept.windows._taken) == ({}, {})
+        assert not kept.roll_back(epoch, ("own", f"delta-{epoch}"), GROUPS)
+        count(kept)
