@@ -414,10 +414,27 @@ class State:
         found = [key for key, expiry_s in self._expiries.items() if expiry_s > horizon_s and key.startswith(prefix)]
         return [self.row(key) for key in heapq.nsmallest(limit, found)], len(found)
 
-    def put(self, row: Row) -> None:
-        """Store a row in place of what its key holds; a write like any other."""
-        self.dirty.setdefault(row.key, self._image(row.key))
-        self.restore(row)
+    def put(self, rows: Collection[Row]) -> None:
+        """Store rows in place of what their keys hold; a write like any other."""
+        self.begin()
+        self._captures.keep([row.key for row in rows], self._image)
+        dirty, expiries = self.dirty, self._expiries
+        for row in rows:
+            key, expiry_s = row.key, row.expiry_s
+            known = key in expiries
+            if key not in dirty:
+                dirty[key] = self._image(key) if known else _UNKNOWN
+            if known:
+                self._store(key, (row.counter, row.members, row.dictionary, expiry_s))
+            elif expiry_s is not None:
+                self._add(key)
+                expiries[key] = expiry_s
+                if row.counter is not None:
+                    self._counters[key] = row.counter
+                if row.members is not None:
+                    self._sets[key] = row.members
+                if row.dictionary is not None:
+                    self._dictionaries[key] = row.dictionary
 
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""

@@ -22,6 +22,13 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class GoOn:
+    """Give this message back to the machine, once what it has asked for so far is on its way."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
 class ReadSlice:
     """Read a slice of the source; answered by SliceRead."""
 
@@ -91,4 +98,4 @@ class TellState:
     """How many there are beside `rows`."""
 
 
-Effect = Send | ReadSlice | LoadBlobs | StoreSnapshot | Deliver | CommitManifest | Finish | TellState
+Effect = Send | GoOn | ReadSlice | LoadBlobs | StoreSnapshot | Deliver | CommitManifest | Finish | TellState

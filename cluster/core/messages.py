@@ -300,6 +300,13 @@ class EpochCut:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupsGiven:
+    """What moves with the next epoch is on its way to its new owners: they need not wait for this shard to execute it."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class GroupsMoved:
     """What the receiver owns from this epoch on and the sender owned before it: all of these groups' keys and windows."""
 

@@ -30,7 +30,7 @@ from typing import Any
 
 from cluster.core import records, snapshot
 from cluster.core.census import Census
-from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send, StoreSnapshot
+from cluster.core.effects import COORDINATOR, Effect, GoOn, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import InvariantBroken, require
 from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, event_id_of
 from cluster.core.kept import Kept
@@ -48,6 +48,7 @@ from cluster.core.messages import (
     EventsRouted,
     FoundError,
     FoundMatch,
+    GroupsGiven,
     GroupsMoved,
     Joined,
     JoinedEvaluation,
@@ -289,6 +290,7 @@ class Shard:
             SliceRead: self._read,
             TimeKnown: self._time_known,
             EventsRouted: self._events_routed,
+            GroupsGiven: lambda message: self._advance_execute(),
             GroupsMoved: self._groups_moved,
             EpochExecuted: self._epoch_executed,
             KeysAsked: self._keys_asked,
@@ -470,12 +472,14 @@ class Shard:
         epoch = self._epochs.get(self._executed + 1)
         if epoch is None or epoch.cut is None or self._grouped < self._executed:
             return []
-        effects = self._give(epoch)
+        given = self._give(epoch)
+        if given:
+            return [*given, GoOn(GroupsGiven(epoch.cut.epoch))]
         if len(epoch.routed) < epoch.cut.shards or len(epoch.moved) < len(epoch.takes):
-            return effects
+            return []
         self._executed += 1
         self._take(epoch)
-        return effects + self._execute(self._executed, epoch)
+        return self._execute(self._executed, epoch)
 
     # --- groups that move ----------------------------------------------------------------------------------------
 
@@ -522,8 +526,7 @@ class Shard:
             require(sender in epoch.takes, f"shard {sender} gave groups away unasked")
             require(self._watermark in (_NEW, moved.watermark), "shards disagree on the watermark of groups that move")
             self._watermark = moved.watermark
-            for row in moved.keys:
-                self.state.put(row)
+            self.state.put(moved.keys)
             for window in moved.windows:
                 self.windows.put(window)
         came = [moved for moved in epoch.moved.values() if moved.groups]
@@ -820,8 +823,7 @@ class Shard:
 
     def _take_over(self, epoch: _Epoch, ran: LaneRan) -> None:
         """Take the lane's outcome in place of what its evaluations came to before."""
-        for row in ran.rows:
-            self.state.put(row)
+        self.state.put(ran.rows)
         epoch.errors = [error for error in epoch.errors if error.order not in ran.orders] + ran.errors
         own = self._config.shard
         for sender, executed in epoch.executed.items():

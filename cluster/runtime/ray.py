@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class _Peers:
         """More shards have joined."""
         self._shards = shards
 
-    def deliver(self, sends: list[Send]) -> None:
+    def deliver(self, sends: Iterable[Send]) -> None:
         for send in sends:
             self.tell(send.to, send.message)
 

@@ -7,7 +7,7 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from cluster.core.effects import (
     Deliver,
     Effect,
     Finish,
+    GoOn,
     LoadBlobs,
     ReadSlice,
     Send,
@@ -128,8 +129,9 @@ class ShardShell:
                 "use a directory that all machines share, or redis://"
             )
 
-    def receive(self, message: Message) -> list[Send]:
-        """Everything that follows from a message, as messages for others."""
+    def receive(self, message: Message) -> Iterator[Send]:
+        """Everything that follows from a message, as messages for others: to be sent off one by one, for work goes on after
+        them."""
         return _settle(self._machine.handle, message, self._perform)
 
     def _perform(self, effect: Effect) -> Message | None:
@@ -184,7 +186,7 @@ class CoordinatorShell:
         if self._failure is not None:
             return []
         try:
-            return _settle(self._machine.handle, message, self._perform)
+            return list(_settle(self._machine.handle, message, self._perform))
         except Exception as error:
             self.fail(failure_of(error, "coordinator"))
             return []
@@ -279,16 +281,16 @@ def _settle(
     handle: Callable[[Message], list[Effect]],
     message: Message,
     perform: Callable[[Effect], Message | None],
-) -> list[Send]:
+) -> Iterator[Send]:
     """Handle a message and, in order, every message that its effects come back as."""
-    sends: list[Send] = []
     queue: deque[Message] = deque([message])
     while queue:
         for effect in handle(queue.popleft()):
             if isinstance(effect, Send):
-                sends.append(effect)
+                yield effect
+            elif isinstance(effect, GoOn):
+                queue.append(effect.message)
             else:
                 answer = perform(effect)
                 if answer is not None:
                     queue.append(answer)
-    return sends

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.core import lane, snapshot
-from cluster.core.effects import COORDINATOR, Effect, LoadBlobs, ReadSlice, Send, StoreSnapshot
+from cluster.core.effects import COORDINATOR, Effect, GoOn, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import CorruptSnapshot, InvariantBroken
 from cluster.core.keygroups import balanced
 from cluster.core.messages import (
@@ -23,6 +23,8 @@ from cluster.core.messages import (
     EpochExecuted,
     EpochGrouped,
     EventsRouted,
+    GroupsGiven,
+    GroupsMoved,
     Message,
     Partition,
     Records,
@@ -130,6 +132,8 @@ class Cluster:
                 self.sent.append(message)
                 if isinstance(message, SliceParsed):
                     return [(shard, TimeKnown(message.epoch, message.number, 7.0))]
+            case GoOn(message=message):
+                return [(shard, message)]
             case ReadSlice(epoch=epoch, number=number):
                 return [(shard, SliceRead(epoch, number, self.records[number]))]
             case LoadBlobs(names=names):
@@ -186,6 +190,29 @@ def run(pack: Pack, events: Sequence[dict[str, Any] | bytes], shards: int = 1) -
     cluster.start()
     cluster.play([numbered(events)])
     return cluster
+
+
+def test_what_moves_is_on_its_way_before_its_former_owner_executes_the_epoch() -> None:
+    """Found by bench/rescale.py: the new owner waited for that, too."""
+    cluster = Cluster(PACK, 2)
+    cluster.start()
+    cluster.play([numbered([{"t": 1_700_000_000, "user": "eve"}])])
+    machine, before = cluster.machines[0], balanced(2, 64)
+    after = tuple(1 if group == 0 else owner for group, owner in enumerate(before))
+    prepared, moving = EpochCut(2, (), False, 2, before, False, after), EpochCut(3, (), False, 2, after)
+    for shard in (0, 1):
+        cluster.tell(shard, prepared)
+
+    machine.handle(EventsRouted(3, 1, ()))
+
+    effects = machine.handle(moving)
+    (moved,) = [effect.message for effect in effects if isinstance(effect, Send) and effect.to == 1][-1:]
+    assert (type(moved), moved.groups) == (GroupsMoved, 1)
+    assert effects[-1] == GoOn(GroupsGiven(3))
+    machine.validate()
+    executed = machine.handle(GroupsGiven(3))
+    assert [type(effect.message) for effect in executed if isinstance(effect, Send)] == [EpochExecuted]
+    machine.validate()
 
 
 EVENTS = st.lists(

@@ -714,6 +714,30 @@ def test_restored_rows_are_not_dirty_and_are_freed_in_their_time(state: State) -
     assert state.free(NOW_S + 60.0, limit=10) == 1
 
 
+def test_rows_that_are_put_take_the_place_of_what_was_there_and_can_be_rolled_back(state: State) -> None:
+    state.increment_counter("kept", 1, 60)
+    state.add_to_string_set("gone", "a", 60)
+    state.take_dirty()
+    state.settle()
+    rows = [
+        Row("kept", None, ("b",), None, NOW_S + 90),
+        Row("new", 7, None, "{}", NOW_S + 90),
+        Row("gone", None, None, None, None),
+        Row("never", None, None, None, None),
+    ]
+    state.put(rows)
+
+    assert sorted(state.dirty) == ["gone", "kept", "never", "new"]
+    assert [state.row(row.key) for row in rows] == rows
+    state.validate()
+    state.roll_back(to_settled=False)
+    assert [state.row(key) for key in ("kept", "gone", "new")] == [
+        Row("kept", 1, None, None, NOW_S + 60),
+        Row("gone", None, ("a",), None, NOW_S + 60),
+        Row("new", None, None, None, None),
+    ]
+
+
 def test_rows_are_the_keys_that_expire_after_the_horizon_oldest_first(state: State) -> None:
     for key, ttl_s in (("b", 30), ("a", 10), ("c", 20)):
         state.increment_counter(key, 1, ttl_s)
@@ -766,6 +790,7 @@ def test_a_key_that_was_undone_a_hundred_times_is_looked_at_once(state: State) -
 BETWEEN: dict[str, Callable[[State], object]] = {
     "free": lambda state: state.free(0.0, limit=10),
     "restore": lambda state: state.restore(Row("another", 1, None, None, NOW_S + 60)),
+    "put": lambda state: state.put([Row("another", 1, None, None, NOW_S + 60)]),
 }
 
 

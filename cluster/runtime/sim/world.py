@@ -25,6 +25,7 @@ from cluster.core.effects import (
     Deliver,
     Effect,
     Finish,
+    GoOn,
     LoadBlobs,
     ReadSlice,
     Send,
@@ -306,6 +307,8 @@ class World:
                 if isinstance(message, EpochCut):
                     life.cuts[message.epoch] = message
                 life.channels.setdefault((process.name, to), deque()).append(pickle.dumps(message))
+            case GoOn(message=message):
+                return message
             case ReadSlice():
                 return SliceRead(
                     effect.epoch, effect.number, self.workload.files[effect.slice.partition].read(effect.slice)
