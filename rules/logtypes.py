@@ -21,6 +21,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,26 @@ class FieldPath:
             value = value.get(name)
         return value
 
-    def values(self, event: Event) -> Iterator[object]:
+    def values(self, event: Event) -> Sequence[object]:
         """All that stands there: no, one or many values."""
-        found: list[object] = [event]
-        for name in self.names:
+        value: object = event
+        for at, name in enumerate(self.names):
+            if name == "[]":
+                return self._elements(value, at)
+            if type(value) is not dict or name not in value:
+                return ()
+            value = value[name]
+        return (value,)
+
+    def _elements(self, value: object, at: int) -> list[object]:
+        """All that stands below a value from the `at`-th name on, which goes through a list."""
+        found: list[object] = [value]
+        for name in self.names[at:]:
             if name == "[]":
                 found = [element for value in found if type(value) is list for element in value]
             else:
                 found = [value[name] for value in found if type(value) is dict and name in value]
-        return iter(found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +163,11 @@ def _as_int(value: object) -> object:
 # --- indicators: what may stand in which p_any_ list ---------------------------------------------------------------
 
 
+_remembered = lru_cache(maxsize=4096)
+"""For what is asked of the same few thousand texts over and over, and takes a microsecond or two."""
+
+
+@_remembered
 def _is_ip(text: str) -> bool:
     try:
         ip_address(text)
@@ -161,7 +178,7 @@ def _is_ip(text: str) -> bool:
 
 def _matches(pattern: str) -> Callable[[str], bool]:
     compiled = re.compile(pattern, re.ASCII)
-    return lambda text: compiled.fullmatch(text) is not None
+    return _remembered(lambda text: compiled.fullmatch(text) is not None)
 
 
 INDICATORS: dict[str, Callable[[str], bool]] = {
