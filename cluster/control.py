@@ -81,9 +81,9 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class _Rescale:
-    """Somebody waits for this one."""
+    """Somebody waits for this one, or several do."""
 
-    who: str
+    who: list[str]
     shards: int
     began_s: float
     keys: int = 0
@@ -159,6 +159,7 @@ class Control:
 
     def end(self, driver: Driver, status: Status) -> None:
         """The run is over, well or badly."""
+        self._follow_rescale(driver, status)
         self._note(driver, status, time.monotonic())
         if status.failure is not None:
             end = {"ended": "failed", "reason": status.failure.message}
@@ -174,9 +175,12 @@ class Control:
                 driver.stop()
                 self._answers.append((who, b"{}"))
             case RescaleAsk():
+                if self._rescale is not None and self._rescale.shards == ask.shards:
+                    self._rescale.who.append(who)
+                    return
                 if self._rescale is not None:
                     self._answer_rescale(self._rescale, replaced_by=ask.shards)
-                self._rescale = _Rescale(who, ask.shards, time.monotonic())
+                self._rescale = _Rescale([who], ask.shards, time.monotonic())
                 driver.rescale(ask.shards)
             case StateAsk():
                 wanted = StateWanted(next(self._numbers), ask.key, ask.prefix, ask.limit)
@@ -198,7 +202,7 @@ class Control:
     def _answer_rescale(self, asked: _Rescale, replaced_by: int | None = None) -> None:
         seconds = time.monotonic() - asked.began_s
         answer = RescaleAnswer(seconds, asked.keys, asked.moving_s, replaced_by)
-        self._answers.append((asked.who, msgspec.json.encode(answer)))
+        self._answers += [(who, msgspec.json.encode(answer)) for who in asked.who]
 
     def _note(self, driver: Driver, status: Status, now_s: float) -> None:
         self._recorded_s = now_s
@@ -235,7 +239,7 @@ class Control:
                     self._store.delete_note(self._job, name)
                 else:
                     self._asked.append((name.removeprefix(ASK), ask))
-        if self._answers:
+        if self._answers and "ended" not in self._record:
             self._write_status()  # who has an answer finds `status` to agree with it
         while self._answers:
             who, answer = self._answers[0]

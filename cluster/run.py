@@ -529,9 +529,9 @@ class _Drive:
                         status = self._until_over(runtime, stopper)
                         status.lines.update(self._shown.new_of(runtime.poll(0.0).lines))
                         break
-                    except ProcessLost as lost:
+                    except (ProcessLost, StoreUnreachable) as lost:  # the latter of a shard that was to join
                         try:
-                            runtime = self._start_again(lost, runtime)
+                            runtime = self._start_again(_lost_by(lost), runtime)
                         except BaseException:
                             runtime.abandon()
                             runtime = None
@@ -631,10 +631,8 @@ class _Drive:
             self.restarts += 1
             try:
                 return self._start_runtime(self.spec) if runtime is None else runtime.restart(self.spec)
-            except ProcessLost as again:
-                lost = again
-            except StoreUnreachable as error:
-                lost = ProcessLost(str(error))
+            except (ProcessLost, StoreUnreachable) as again:
+                lost = _lost_by(again)
 
     def _why(self, lost: ProcessLost) -> str:
         hang = lost.hang
@@ -684,6 +682,11 @@ class _Drive:
             progress = replace(progress, poison=progress.poison.after(self._rule_ids[hang.ordinal], hang))
         self.spec = replace(self.spec, progress=progress, resume=True)
         _claim(self._store, self.spec)
+
+
+def _lost_by(error: ProcessLost | StoreUnreachable) -> ProcessLost:
+    """A process that did not find the store when it was to take part is of as little use as one that is gone."""
+    return error if isinstance(error, ProcessLost) else ProcessLost(str(error))
 
 
 def _off(rule_id: str, place: Place) -> str:

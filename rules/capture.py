@@ -6,7 +6,7 @@ first. So its reader looks at what is there now, and then for what was kept, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import Generic, TypeVar
 from weakref import ReferenceType, ref
@@ -84,7 +84,7 @@ class Captures(Generic[K, V]):
             capture.go_on_in(kept)
         self._references = list(map(ref, alive))
 
-    def keep(self, keys: Iterable[K], now: Callable[[K], V]) -> None:
+    def keep(self, keys: Collection[K], now: Callable[[K], V]) -> None:
         """See Capture."""
         for capture in self._alive() if self._references else ():
             for key in keys:

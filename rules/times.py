@@ -41,9 +41,9 @@ def parse_time(value: object) -> float:
     if isinstance(value, str):
         if len(value) > _MAX_TEXT:
             raise BadTime(f"{value[:_MAX_TEXT]!r}... is no time")
-        if len(value) == _COMMON_LENGTH and value[-1] == "Z" and value[16] == ":":
+        if len(value) == _COMMON_LENGTH and value[16] == ":" == value[13] and value[19] == "Z":
             second_s = _SECONDS.get(value[17:19])
-            if second_s is not None:
+            if second_s is not None and value[11:13] != "24":  # of which later Pythons take 24:00:00, and that alone
                 try:
                     return _parse_text(value[:17] + "00Z") + second_s
                 except BadTime:

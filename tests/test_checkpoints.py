@@ -325,7 +325,7 @@ def test_changed_rules_do_not_go_on_from_a_checkpoint_of_the_old_ones_that_resul
             (rules / path.name).write_bytes(path.read_bytes())
     outputs = {"matches": str(tmp_path / "matches.jsonl")}
     options = Options(
-        [str(logs / "okta.jsonl")], [rules], store=str(tmp_path / "store"), job="j", outputs=outputs, epoch_events=20,
+        [str(logs / "okta.jsonl")], [rules], store=str(tmp_path / "store"), job="j", outputs=outputs, epoch_events=40,
         checkpoint_interval_s=0.0,
     )  # fmt: skip
     driver_run(options, Config(), LocalRuntime, Display({}, live=False, human_alerts=None))

@@ -411,6 +411,48 @@ def test_a_rescale_that_another_takes_the_place_of_is_refused_and_the_other_answ
         assert second.result(timeout=10).replaced_by is None
 
 
+def test_all_who_ask_for_the_same_rescale_are_answered(held: MemoryStore) -> None:
+    driver = Driver()
+    with Control(held, "march") as talk, ThreadPoolExecutor() as pool:
+        asked = [pool.submit(asking.rescale, held, "march", 4, lambda note: None) for _ in range(3)]
+        until(lambda: len(held.list_notes("march", "ask-")) == 3)
+
+        def heard() -> bool:
+            talk.turn(driver, Engine(), status(shards=2))
+            return talk._rescale is not None and len(talk._rescale.who) == 3
+
+        until(heard)
+        driver.rescale_pending = False
+        talk.turn(driver, Engine(), status(shards=4))
+        assert [each.result(timeout=10).replaced_by for each in asked] == [None] * 3
+
+
+def test_a_rescale_that_is_over_when_the_run_ends_is_answered_before_the_end_is_told(held: MemoryStore) -> None:
+    told: list[str] = []
+
+    class Telling(MemoryStore):
+        def put_note(self, job: str, name: str, data: bytes) -> None:
+            told.append("ended" if b'"ended"' in data else name.partition("-")[0])
+            super().put_note(job, name, data)
+
+    held.__class__ = Telling
+    driver = Driver()
+    with ThreadPoolExecutor() as pool:
+        with Control(held, "march") as talk:
+            asked = pool.submit(asking.rescale, held, "march", 4, lambda note: None)
+
+            def heard() -> bool:
+                talk.turn(driver, Engine(), status(shards=2))
+                return driver.rescale_pending
+
+            until(heard)
+            driver.rescale_pending = False
+            talk.end(driver, status(shards=4, moves=[Moves(1, 7, 0.5, 0.0)]))
+        assert asked.result(timeout=10).keys == 7
+
+    assert told.index("answer") < told.index("ended")
+
+
 def test_a_rescale_that_the_end_of_the_run_overtakes_is_refused(held: MemoryStore) -> None:
     with Control(held, "march") as talk, ThreadPoolExecutor() as pool:
         asked = pool.submit(asking.rescale, held, "march", 4, lambda note: None)

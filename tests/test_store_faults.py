@@ -199,6 +199,18 @@ def test_a_run_that_loses_a_process_while_its_server_is_away_waits_for_it(
     same(whole, tmp_path)
 
 
+def test_a_server_that_is_away_when_a_shard_is_to_join_costs_the_run_a_life(
+    serve: Callable[..., Server], logs: Path, whole: Path, tmp_path: Path
+) -> None:
+    server = serve()
+    joins = raising(StoreUnreachable("the server is away"))
+
+    summary = go(logs, tmp_path, server.kept, after_checkpoints(2, joins))
+
+    assert (summary.exit_code, summary.record["restarts"]) == (0, 1)
+    same(whole, tmp_path)
+
+
 # --- a store that is full ------------------------------------------------------------------------------------------
 
 

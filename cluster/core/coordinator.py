@@ -418,7 +418,8 @@ class Coordinator:
     def _cut_tasks(self) -> list[Task]:
         """The next slices in order, about an epoch's events together."""
         tasks: list[Task] = []
-        events = self._epoch_events()
+        usual = self._epoch_events()
+        events = usual if self._ownership.settled else max(1, int(usual * _WHILE_MOVING))
         budget = float(events)
         share = max(1.0, events / self._ownership.shards)
         while budget >= 1.0 and not self._input_over():  # less than an event is what rounding leaves
@@ -441,7 +442,7 @@ class Coordinator:
                 budget -= (stop - start) / unit
                 continue
             guess = partition.size_bytes * (_COMPRESSION_RATIO if partition.compression else 1) / self._mean_bytes
-            if partition.format == "records" or guess <= events:
+            if partition.format == "records" or guess <= usual:
                 tasks.append(self._task(tasks, Slice(index, start, None)))
                 self._cursor = (index + 1, 0)
                 budget -= max(1.0, guess)
@@ -459,8 +460,6 @@ class Coordinator:
         counts = self.totals.counts
         if counts.events:
             events /= 1 - counts.skipped_unparsed / counts.events * (1 - _SKIPPED_COST)
-        if not self._ownership.settled:
-            events = max(1.0, events * _WHILE_MOVING)
         return int(events)
 
     def _task(self, tasks: list[Task], part: Slice) -> Task:

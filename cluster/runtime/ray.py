@@ -274,7 +274,7 @@ class RayRuntime:
         self._watches = _Watches(spec.config.evaluation_timeout_s)
         try:
             self._begin(spec)
-        except ProcessLost:
+        except BaseException:
             self.abandon()
             raise
 

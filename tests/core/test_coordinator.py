@@ -191,6 +191,27 @@ def test_epochs_are_short_while_groups_move_and_as_before_afterwards() -> None:
     assert sorted(set(sizes)) == [100_000, 800_000]
 
 
+def test_small_compressed_files_are_taken_whole_while_groups_move() -> None:
+    files = [partition(number, 1000 * 20, compression="gzip") for number in range(40)]  # about 240 events each
+    driven = Driven(partition(0, 10_000_000), *files[1:], epoch_events=800)
+    waiting = cuts(driven.start())
+    driven.tell(RescaleRequested(2))
+    driven.shards = 2
+    waiting += cuts(driven.tell(ShardRestored(1)))
+    taken = []
+    while waiting:
+        cut = waiting.pop(0)
+        driven.shards = cut.shards
+        for task in cut.tasks:
+            driven.tell(ingested(cut, task.number, at_end=task.slice.stop is None))
+        taken += [task.slice for task in cut.tasks if task.slice.partition]
+        if len(taken) == 39:
+            break
+        waiting += cuts(driven.finish_epoch(cut.epoch))
+
+    assert taken == [Slice(number, 0, None) for number in range(1, 40)]
+
+
 def test_slices_are_shared_out_and_cover_the_source_once() -> None:
     driven = Driven(partition(size_bytes=9000), partition(1, size_bytes=2000), shards=2)
     tasks = [task for cut in cuts(driven.start()) for task in cut.tasks]

@@ -65,9 +65,21 @@ def test_every_way_to_write_utc_gives_the_same_time(moment: datetime, zone: str)
     assert parse_time(whole.isoformat() + zone) == whole.replace(tzinfo=UTC).timestamp()
 
 
+@pytest.mark.parametrize("text", ["   2023-07-10T11:42Z", "\n  2023-07-10 11:42Z", "2023-07-10T11:42Z   "])
+def test_white_space_does_not_make_a_minute_a_second(text: str) -> None:
+    assert parse_time(text) == JULY_10 - 18
+
+
 @pytest.mark.parametrize(
     "text",
-    ["2023-07-10T11:42:60Z", "2023-07-10T11:42:6 Z", "2023-07-10T11:4 :18Z", "2201-01-01T00:00:59Z", "2023-02-30T11:42:18Z"],
+    [
+        "2023-07-10T11:42:60Z",
+        "2023-07-10T11:42:6 Z",
+        "2023-07-10T11:4 :18Z",
+        "2201-01-01T00:00:59Z",
+        "2023-02-30T11:42:18Z",
+        "2023-07-10T24:00:05Z",
+    ],
 )
 def test_what_looks_like_the_commonest_shape_is_read_or_refused_like_any_other(text: str) -> None:
     usual = text.removesuffix("Z") + "+00:00"
