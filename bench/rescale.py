@@ -24,6 +24,7 @@ from typing import Any
 from bench.harness import Row, print_rows
 from cluster import run as running
 from cluster.config import Config
+from cluster.core.coordinator import RUN_AHEAD_EPOCHS
 from cluster.core.messages import Moves
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
@@ -163,8 +164,8 @@ class _Rescaling:
                 self.rate = LOAD * self._keys / (now_s - self._began_s)
                 self._load.begin(self.rate)
                 self._rest(now_s, epochs)
-        elif now_s >= self._quiet_until_s and self._quiet is not None:
-            since_s, before = self._quiet
+        elif self._quiet is not None and now_s >= self._quiet_until_s and epochs > self._quiet[1] + RUN_AHEAD_EPOCHS:
+            since_s, before = self._quiet  # and what moved with the last epochs of a rescale has been told
             self._quiet = None
             self.epoch_s.append((now_s - since_s) / max(1, epochs - before))
             self._next(status.shards, now_s)
