@@ -418,28 +418,17 @@ class State:
         """Store rows in place of what their keys hold; a write like any other."""
         self.begin()
         self._captures.keep([row.key for row in rows], self._image)
-        dirty, expiries = self.dirty, self._expiries
         for row in rows:
-            key, expiry_s = row.key, row.expiry_s
-            known = key in expiries
-            if key not in dirty:
-                dirty[key] = self._image(key) if known else _UNKNOWN
-            if known:
-                self._store(key, (row.counter, row.members, row.dictionary, expiry_s))
-            elif expiry_s is not None:
-                self._add(key)
-                expiries[key] = expiry_s
-                if row.counter is not None:
-                    self._counters[key] = row.counter
-                if row.members is not None:
-                    self._sets[key] = row.members
-                if row.dictionary is not None:
-                    self._dictionaries[key] = row.dictionary
+            self.dirty.setdefault(row.key, self._image(row.key))
+            self._place(row)
 
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
         self._captures.keep((row.key,), self._image)
+        self._place(row)
+
+    def _place(self, row: Row) -> None:
         if row.expiry_s is not None and row.key not in self._expiries:
             self._add(row.key)
         self._store(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))

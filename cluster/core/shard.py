@@ -16,6 +16,7 @@ Where any shard deferred an evaluation, the epoch's leader runs the serial lane 
 A key group that moves with e (ownership.py) is on its way between the two epochs:
 
     EpochCut        and e-1 grouped, on its owner up to e-1    -> GroupsMoved to its owner from e on
+    GroupsGiven     from itself, once these are sent           -> execute e, if all else is there
     GroupsMoved     from every shard that gives groups away    -> execute e, if all else is there
 
 Reading runs ahead of executing by as many epochs as the coordinator cuts. Pure: no clock, no store, no threads.
