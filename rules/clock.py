@@ -14,11 +14,18 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from rules.evaluation import current
+from rules.evaluation import Evaluation, current
+
+
+def _consulted() -> Evaluation:
+    """The evaluation that runs, which from now on depends on more than on what it asks of its event."""
+    evaluation = current()
+    evaluation.varies = True
+    return evaluation
 
 
 def _now_s() -> float:
-    return current().event_time_s
+    return _consulted().event_time_s
 
 
 def _copy(module: ModuleType, name: str) -> ModuleType:
@@ -106,8 +113,8 @@ def _datetime() -> ModuleType:
 
 def _uuid() -> ModuleType:
     made: Any = _copy(real_uuid, "uuid")
-    made.uuid1 = lambda node=None, clock_seq=None: real_uuid.UUID(int=current().random.getrandbits(128), version=1)
-    made.uuid4 = lambda: real_uuid.UUID(int=current().random.getrandbits(128), version=4)
+    made.uuid1 = lambda node=None, clock_seq=None: real_uuid.UUID(int=_consulted().random.getrandbits(128), version=1)
+    made.uuid4 = lambda: real_uuid.UUID(int=_consulted().random.getrandbits(128), version=4)
     return made  # type: ignore[no-any-return]
 
 
@@ -115,7 +122,7 @@ class _SeededRandom(real_random.Random):
     """random.Random, except that without a seed it takes one from the evaluation."""
 
     def __init__(self, x: Any = None) -> None:
-        super().__init__(current().random.getrandbits(64) if x is None else x)
+        super().__init__(_consulted().random.getrandbits(64) if x is None else x)
 
 
 def _random() -> ModuleType:
@@ -128,7 +135,7 @@ def _random() -> ModuleType:
 
 
 def _drawn(name: str) -> Callable[..., Any]:
-    return lambda *args, **kwargs: getattr(current().random, name)(*args, **kwargs)
+    return lambda *args, **kwargs: getattr(_consulted().random, name)(*args, **kwargs)
 
 
 BOUND = {"time": _time(), "datetime": _datetime(), "uuid": _uuid(), "random": _random()}

@@ -45,7 +45,7 @@ class Evaluation:
     """What one shard's evaluations share. Not thread-safe, on purpose: a helper called in another thread is refused."""
 
     __slots__ = ("_holds", "_others", "_random", "_refused", "_tell_ended", "_thread", "_unwinding", "ended", "event_time_s",
-                 "foreign", "key", "position", "rule_id", "state", "strayed", "swallowing")  # fmt: skip
+                 "foreign", "key", "position", "rule_id", "state", "strayed", "swallowing", "varies")  # fmt: skip
 
     def __init__(
         self,
@@ -74,6 +74,8 @@ class Evaluation:
         """It was ended by a key which the state does not hold."""
         self.strayed = False
         """It was ended by a helper call from another thread."""
+        self.varies = False
+        """It asked for the time or for chance."""
         self._random: random.Random | None = None
         self._tell_ended = tell_ended
         self._refused = 0
@@ -92,7 +94,7 @@ class Evaluation:
         """Forget what the evaluation before came to."""
         self.rule_id = rule_id
         self.key = self._others = self._random = None
-        self.ended = self.foreign = self.strayed = False
+        self.ended = self.foreign = self.strayed = self.varies = False
 
     def reach(self, key: str) -> State:
         """The state that holds a key. Raises StateReached, after recording why, where the evaluation ends here."""

@@ -20,9 +20,18 @@ _SHAPES_KEPT = 4096
 _shapes: dict[tuple[str, ...], dict[str, str]] = {}
 """tuple of a dict's keys -> {lower-case key: key}. Logs have few shapes, and building this map is what a miss would cost."""
 
-_ATOMS = frozenset({str, int, float, bool, type(None)})
+ATOMS = frozenset({str, int, float, bool, type(None)})
+"""The types of JSON values that hold no other values."""
 
-MISSING: Any = object()
+
+class _Missing:
+    """Has one instance in a process: pickling names it."""
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
 """What stands for a value that is not there. Compare by identity."""
 
 
@@ -91,7 +100,7 @@ def wrap(value: Json) -> Json:
 
 def _unwrap(value: Json) -> Json:
     """A deep, mutable copy in plain Python."""
-    if type(value) in _ATOMS:
+    if type(value) in ATOMS:
         return value
     try:
         return _copied(value)
@@ -107,7 +116,7 @@ def _plain(value: Json) -> Json:
 
 
 def _copied(value: Json) -> Json:
-    if type(value) in _ATOMS:  # asking for the type of a Mapping is slow
+    if type(value) in ATOMS:  # asking for the type of a Mapping is slow
         return value
     value = _plain(value)
     if isinstance(value, dict):
@@ -481,6 +490,10 @@ class PantherEvent(ImmutableDict):
         if mocked is None and self._context is not None:
             return wrap(self._context.lookup(table, key))
         return self.deep_get("_mocked_lookup_data_", table, key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For rules that copy their event: as it was made."""
+        return PantherEvent, (self.original, self._derived, self._context)
 
     @staticmethod
     def json_encoder(value: object) -> Json:

@@ -283,10 +283,24 @@ class LogType:
         if value is not None and value != "":
             return parse_time(value)
         for path in self.timestamp:
-            value = event.get(path.names[0]) if len(path.names) == 1 else path.value(event)
+            value = path.value(event)
             if value is not None and value != "":
                 return parse_time(value)
         return None
+
+    def timer(self) -> Callable[[Event], float | None]:
+        """time_of() as a function: nearly all log types have one field for the time, and each parsed event is asked."""
+        if len(self.timestamp) != 1 or len(self.timestamp[0].names) != 1:
+            return self.time_of
+        name = self.timestamp[0].names[0]
+
+        def time_of(event: Event) -> float | None:
+            value = event.get("p_event_time")
+            if value is None:
+                value = event.get(name)
+            return parse_time(value) if value else self.time_of(event)
+
+        return time_of
 
     def events_of(self, record: Event) -> list[Event]:
         """The events that one record holds: itself, except for log types that split theirs."""

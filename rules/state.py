@@ -162,7 +162,9 @@ class State:
         if not added:
             return self._handed_out(key, before)
         known = self._handed_out(key, before)
-        new = tuple([member for member in added if member not in known])  # a list, which is made faster than it is generated
+        new = tuple(
+            [member for member in added if member not in known]
+        )  # a list, which is made faster than it is generated
         members = before + new
         if new:
             self._check_size("add_to_string_set", key, members)

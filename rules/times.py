@@ -15,7 +15,10 @@ _MAX_TEXT = 64
 
 # 2026-03-02T09:00:00Z: most logs write so, and some 60 events of theirs share a minute where none shares a second.
 _COMMON_LENGTH = 20
-_SECONDS = {f"{second:02}": float(second) for second in range(60)}
+_SECONDS = {f"{second:02}Z": float(second) for second in range(60)}
+_MINUTES_KEPT = 4096
+_minutes: dict[str, float] = {}
+"""2026-03-02T09:00: -> its time, of minutes that were met as part of such a text."""
 
 # What datetime.fromisoformat does not take: a space before the offset, UTC in words, a leap second, no seconds.
 _UNUSUAL = re.compile(
@@ -39,16 +42,23 @@ def parse_time(value: object) -> float:
     to 2200.
     """
     if isinstance(value, str):
+        minute_s, second_s = _minutes.get(value[:17]), _SECONDS.get(value[17:])
+        if minute_s is not None and second_s is not None:
+            return minute_s + second_s
         if len(value) > _MAX_TEXT:
             raise BadTime(f"{value[:_MAX_TEXT]!r}... is no time")
-        if len(value) == _COMMON_LENGTH and value[16] == ":" == value[13] and value[19] == "Z":
-            second_s = _SECONDS.get(value[17:19])
-            if second_s is not None and value[11:13] != "24":  # of which later Pythons take 24:00:00, and that alone
-                try:
-                    return _parse_text(value[:17] + "00Z") + second_s
-                except BadTime:
-                    pass  # told of the text as it is
-        return _parse_text(value)
+        time_s = _parse_text(value)
+        # Not hour 24, of which later Pythons take 24:00:00 and nothing after it.
+        if (
+            second_s is not None
+            and len(value) == _COMMON_LENGTH
+            and value[11:13] != "24"
+            and value[13] == ":" == value[16]
+        ):
+            if len(_minutes) >= _MINUTES_KEPT:
+                _minutes.clear()
+            _minutes[value[:17]] = time_s - second_s
+        return time_s
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _from_number(value)
     raise BadTime(f"{_shortened(value)} is no time")

@@ -26,6 +26,7 @@ from cluster.core.messages import (
     Output,
     Position,
     Records,
+    Routed,
     RoutedSlice,
     RuleCounts,
     TooLong,
@@ -37,12 +38,21 @@ from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
 from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
-from rules.logtypes import LogType, undefined
+from rules.logtypes import Derived, LogType, undefined
 from rules.pack import Pack
+from rules.recall import NOWHERE, Known, Recall, RecalledEvent, RecordedEvent
 from rules.rule import Outcome, Rule
 
 _DEAD_LETTER_HEAD_BYTES = 4096
 """How much of a record over the size limit a dead letter keeps: enough to see what it was."""
+
+
+_MOST_KNOWN = 64
+"""What is known of a routed event goes along unless it is more than that: then parsing is not slower than sending it."""
+
+
+_RECALLED, _LEAST_RECALLED = 65_536, 256
+"""How many different probes of a log type's rules are remembered, 1 KB each; and of one rule at least."""
 
 
 class NeedsTime(NamedTuple):
@@ -79,8 +89,8 @@ class _Plan(NamedTuple):
 
     log_type: LogType
     splits: bool
-    rules: tuple[tuple[int, Rule], ...]
-    """(ordinal in the pack, rule), ascending."""
+    rules: tuple[tuple[int, Rule, Recall], ...]
+    """(ordinal in the pack, rule, what its probes came to), ascending."""
     candidates: Callable[[dict[str, Any]], tuple[int, ...]]
     """Which of `rules` an event can concern."""
     time_of: Callable[[dict[str, Any]], float | None]
@@ -122,17 +132,24 @@ class Decoder:
             found = self._log_types[name] = undefined(name)
         return found
 
-    def routed(
-        self, raw: bytes, rounds: bool, name: str, sub: int, time_s: float, position: Position, source: str
-    ) -> PantherEvent:
-        """The event of a routed record; the bytes were parsed once already, at ingest, so they cannot fail here."""
-        record = parse(raw) if rounds else parse_rounding(raw)
-        known = self._known.get(name)
-        if known is None:
-            known = self._known[name] = self.log_type(name), self._context_of(name)
-        log_type, context = known
-        event = log_type.events_of(record)[sub]  # type: ignore[arg-type]
-        return PantherEvent(event, log_type.derive(event, time_s, position, source), context)
+    def routed(self, item: Routed, source: str) -> PantherEvent:
+        """A routed event, which is parsed only if more is asked of it than at ingest."""
+        _, position, time_s, _, name, _, raw, sub, rounds, known, epoch_s = item
+        kind = self._known.get(name)
+        if kind is None:
+            kind = self._known[name] = self.log_type(name), self._context_of(name)
+        log_type, context = kind
+        parsed = partial(_parsed, log_type, raw, rounds, sub, time_s, position, source)
+        return RecalledEvent(known, epoch_s, parsed, context)
+
+
+def _parsed(
+    log_type: LogType, raw: bytes, rounds: bool, sub: int, time_s: float, position: Position, source: str
+) -> tuple[dict[str, Any], Derived]:
+    """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""
+    record = cast(dict[str, Any], parse(raw) if rounds else parse_rounding(raw))
+    event = log_type.events_of(record)[sub]
+    return event, log_type.derive(event, time_s, position, source)
 
 
 class Ingest:
@@ -175,12 +192,13 @@ class Ingest:
             filters = self._use_prefilter and kind.split is None
             texts = index.texts if filters else None
             prefilter = None if texts is None else Prefilter.of(texts)
+            leaves = max(_LEAST_RECALLED, _RECALLED // max(len(chosen), 1))
             plan = _Plan(
                 kind,
                 kind.split is not None,
-                chosen,
+                tuple((n, rule, Recall(leaves)) for n, rule in chosen),
                 index.candidates,
-                kind.time_of,
+                kind.timer(),
                 prefilter,
                 tuple(chosen[n][1].id for n in index.without_texts) if filters else (),
                 self._context_of(log_type),
@@ -328,28 +346,53 @@ class Ingest:
         """Probe every rule of the event's log type whose guard it meets."""
         done, evaluation = work.done, self._evaluation
         time_s = work.current_s or 0.0
-        event = PantherEvent(data, plan.log_type.derive(data, time_s, position, work.source), plan.context)
-        evaluation.begin_event(time_s, position)
+        plain = recorded = None  # the event, for rules whose probes are not remembered and for others
+        begun = False
         touched: dict[int, tuple[int, ...]] | None = None
+        known: Known = {}
         active = False
         cells = self._cells
         cells[OFFSET] = position[1]
         for candidate in candidates:
-            ordinal, rule = plan.rules[candidate]
-            cells[ORDINAL] = ordinal
-            outcome = evaluate(rule, event, evaluation)
-            if outcome is NO_MATCH:
-                continue
-            if outcome is REACHED:
-                owner = work.owners[self._group_of(evaluation.key or "")]
-                if touched is None:
-                    touched = {owner: (ordinal,)}
-                else:
-                    touched[owner] = (*touched.get(owner, ()), ordinal)
-                active = True
+            ordinal, rule, recall = plan.rules[candidate]
+            reached = None if recall.off else recall.find(data)
+            if reached is not None:
+                group, asked = reached
+                if group == NOWHERE:
+                    continue
             else:
-                active |= outcome.match is not None
-                self._final(work, plan, rule, (work.number, work.events, ordinal), event, time_s, position, outcome)
+                if not begun:
+                    evaluation.begin_event(time_s, position)
+                    begun = True
+                cells[ORDINAL] = ordinal
+                if recall.off and not rule.reaches_state:
+                    if plain is None:
+                        plain = PantherEvent(data, self._derived(work, plan, data, time_s, position), plan.context)
+                    outcome = evaluate(rule, plain, evaluation)
+                else:
+                    if recorded is None:
+                        recorded = RecordedEvent(data, self._derived(work, plan, data, time_s, position), plan.context)
+                    else:
+                        recorded.begin()
+                    outcome = evaluate(rule, recorded, evaluation)
+                    asked = recorded.known
+                    group = self._group_of(evaluation.key or "") if outcome is REACHED else NOWHERE
+                    if not recall.off:
+                        recall.learn_from(recorded, evaluation, rule, outcome, group)
+                if outcome is NO_MATCH:
+                    continue
+                if outcome is not REACHED:
+                    active |= outcome.match is not None
+                    order = (work.number, work.events, ordinal)
+                    self._final(work, plan, rule, order, data, time_s, position, outcome)
+                    continue
+            owner = work.owners[group]
+            if touched is None:
+                touched, known = {owner: (ordinal,)}, asked
+            else:
+                touched[owner] = (*touched.get(owner, ()), ordinal)
+                known = {**known, **asked}
+            active = True
         cells[ORDINAL] = NOTHING
         done.counts.probes += len(candidates)
         if active:
@@ -357,11 +400,29 @@ class Ingest:
             if touched is not None:  # once for each shard that owns a key
                 sub = position[2] if len(position) > 2 else 0
                 local_w_s, name = clock.local_w_s, plan.log_type.name
+                if len(known) > _MOST_KNOWN:
+                    known = {}
+                epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
                 for owner, ordinals in touched.items():
                     done.routed[owner].events.append(
-                        (work.events, position, time_s, local_w_s, name, ordinals, raw, sub, work.rounds)
+                        (
+                            work.events,
+                            position,
+                            time_s,
+                            local_w_s,
+                            name,
+                            ordinals,
+                            raw,
+                            sub,
+                            work.rounds,
+                            known,
+                            epoch_s,
+                        )
                     )
             clock.activate(work.events, time_s)
+
+    def _derived(self, work: _Work, plan: _Plan, data: dict[str, Any], time_s: float, position: Position) -> Derived:
+        return plan.log_type.derive(data, time_s, position, work.source)
 
     def _final(
         self,
@@ -369,13 +430,13 @@ class Ingest:
         plan: _Plan,
         rule: Rule,
         order: Order,
-        event: PantherEvent,
+        data: dict[str, Any],
         time_s: float,
         position: Position,
         outcome: Outcome,
     ) -> None:
         done = work.done
-        event_id = event_id_of(event.original, position)
+        event_id = event_id_of(data, position)
         done.counts.evaluations += 1
         for error in outcome.errors:
             done.errors.append(FoundError(order, position, event_id, rule.id, error))
@@ -447,7 +508,9 @@ def _batch_of_lines(lines: Lines, prefilter: Prefilter | None) -> _Batch:
     starts = [start for start, _ in spans]
     stops = [stop + 1 for _, stop in spans]
     offsets = [lines.offset + start for start in starts]
-    return _Batch([data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data)
+    return _Batch(
+        [data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data
+    )
 
 
 def _batch_of_records(raws: list[bytes], offsets: list[int], prefilter: Prefilter | None) -> _Batch:

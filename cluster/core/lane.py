@@ -141,10 +141,7 @@ class Lane:
         place = joined.order[:2]
         event = self._events.get(place)
         if event is None:
-            routed, source = joined.event, self._sources[joined.partition]
-            event = self._events[place] = self._decoder.routed(
-                routed.raw, routed.rounds, routed.log_type, routed.sub, routed.time_s, routed.position, source
-            )
+            event = self._events[place] = self._decoder.routed(joined.event, self._sources[joined.partition])
         return event
 
     def _keep(self, joined: JoinedEvaluation, rule: Rule, outcome: Outcome) -> None:

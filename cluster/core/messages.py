@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from cluster.core.keygroups import Owners
 from cluster.core.poison import NO_POISON, Poison
 from cluster.core.watermark import SliceTimes, Watermark
+from rules.recall import Known
 from rules.rule import Match, RuleError
 from rules.state import Row
 from rules.windows import WindowRow
@@ -113,7 +114,7 @@ class Task(NamedTuple):
     slice: Slice
 
 
-Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes, int, bool]
+Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes, int, bool, Known, int]
 """A RoutedEvent on its way."""
 
 
@@ -135,6 +136,10 @@ class RoutedEvent(NamedTuple):
     """Which event of the record, where its log type splits records; else 0."""
     rounds: bool
     """The record holds an integer that only the slower, exact parser reads."""
+    known: Known
+    """What the probes asked of the event, and found."""
+    epoch_s: int
+    """Its event_time_epoch()."""
 
 
 @dataclass(frozen=True, slots=True)

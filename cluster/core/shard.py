@@ -599,9 +599,9 @@ class Shard:
         suspects = self._suspected(cut)
         begin_run(cells, partition, final=alone)
         for item in routed.events:
-            place, position, time_s, local_w_s, log_type, ordinals, raw, sub, rounds = item
+            place, position, time_s, local_w_s, _, ordinals, _, sub, *_ = item
             rule_sets[ordinals] = rule_sets.get(ordinals, 0) + 1
-            event = decode(raw, rounds, log_type, sub, time_s, position, source)
+            event = decode(item, source)
             clock_s = state.clock_s = clock(place, local_w_s, time_s)
             evaluation.begin_event(time_s, position)
             cells[OFFSET], cells[SUB] = position[1], sub

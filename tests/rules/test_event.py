@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rules.event import ImmutableDict, PantherEvent
+from rules.recall import RecalledEvent, RecordedEvent
 
 EVENT: dict[str, Any] = {
     "eventName": "GetObject",
@@ -18,9 +19,16 @@ EVENT: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def event() -> PantherEvent:
-    return PantherEvent(json.loads(json.dumps(EVENT)))
+@pytest.fixture(params=["plain", "recorded", "recalled"])
+def event(request: pytest.FixtureRequest) -> PantherEvent:
+    data = json.loads(json.dumps(EVENT))
+    if request.param == "plain":
+        return PantherEvent(data)
+    recorded = RecordedEvent(data, None, None)
+    if request.param == "recorded":
+        return recorded
+    recorded.get("present"), recorded.get("absent"), recorded.deep_get("userIdentity", "ARN")
+    return RecalledEvent(recorded.known, 0, lambda: (data, None), None)
 
 
 def test_keys_are_case_insensitive_at_every_level(event: PantherEvent) -> None:

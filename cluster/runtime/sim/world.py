@@ -350,7 +350,9 @@ class World:
         if self._rng.random() < 0.02 and "store down" in self.options.faults:  # written, and the answer lost
             self._tell(life, process.name, SnapshotFailed(effect.epoch, effect.shard, "timed out"))
             return
-        self._tell(life, process.name, SnapshotStored(effect.epoch, effect.shard, tuple(blobs), sum(map(len, blobs.values()))))
+        self._tell(
+            life, process.name, SnapshotStored(effect.epoch, effect.shard, tuple(blobs), sum(map(len, blobs.values())))
+        )
 
     def _commit(self, life: Life, effect: CommitManifest) -> Message:
         for writer in life.writers.values():

@@ -1,0 +1,313 @@
+"""Recall: what a rule asks of events, and what a probe comes to where an event gives the same answers as one before it.
+
+A probe depends on nothing but the values it asks its event for, unless it consults the time, chance, or globals that it
+changes. So the values asked for, in their order, are a path in a tree whose leaves say what the probe came to: that it
+does not match, or the key group that it reached. Logs repeat themselves: nine of ten probes need not run. What a probe
+asked for is also what the evaluation proper asks for first, and goes along to the shard that runs it, which then does not
+parse the event a second time.
+
+Only single values count, got by their keys. A rule that looks at an event in any other way is run each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rules.evaluation import NO_MATCH, REACHED, Evaluation
+from rules.event import (
+    ATOMS,
+    MISSING,
+    DerivedFields,
+    EventContext,
+    Json,
+    PantherEvent,
+    find_folded,
+)
+from rules.rule import Outcome, Rule
+
+Known = dict[Any, Json]
+"""A key, or the tuple of keys of a deep_get() -> the single value there; what is absent is MISSING, or None for a tuple."""
+
+_UNKNOWN: Any = object()
+
+_MOST_READS = 16
+"""A rule that asks for more has long paths, which few events share."""
+_LONGEST_CHARS = 512
+"""Longer texts are not remembered: they seldom come back, and take room."""
+_WINDOW_MISSES = 2048
+"""After so many probes that had to run it is looked at whether remembering is worth its while: walking a path takes a quarter
+of the time of a probe, learning one half of it."""
+
+
+class RecordedEvent(PantherEvent):
+    """An event that notes what it is asked for."""
+
+    __slots__ = ("_data", "known", "opaque")
+
+    def __init__(self, data: dict[str, Json], derived: DerivedFields | None, context: EventContext | None) -> None:
+        super().__init__(data, derived, context)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was asked for so far."""
+        self.known: Known = {}
+        """What was asked for, in that order."""
+        self.opaque = False
+        """Something was asked for that is not in `known`, or that depends on more than the event's own fields."""
+
+    # Whatever is not written out below looks at `raw` sooner or later, so that nothing is forgotten here.
+    @property
+    def raw(self) -> dict[str, Json]:
+        self.opaque = True
+        return self._data
+
+    @raw.setter
+    def raw(self, value: dict[str, Json]) -> None:
+        self._data = value
+
+    def get(self, key: str, default: Json = None) -> Json:
+        if type(key) is not str:
+            return super().get(key, default)
+        value = self.known.get(key, _UNKNOWN)
+        if value is _UNKNOWN:
+            opaque = self.opaque
+            value = super().get(key, MISSING)
+            if value is MISSING or type(value) in ATOMS:
+                self.known[key] = value
+                self.opaque = opaque or _may_be_derived(key)
+        return default if value is MISSING else value
+
+    def __getitem__(self, key: str) -> Json:
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key, MISSING) is not MISSING  # type: ignore[arg-type]
+
+    def deep_get(self, *keys: str, default: Json = None) -> Json:
+        try:
+            value = self.known.get(keys, _UNKNOWN)
+        except TypeError:  # a key that cannot be hashed
+            return super().deep_get(*keys, default=default)
+        if value is _UNKNOWN:
+            opaque = self.opaque
+            value = super().deep_get(*keys)
+            if type(value) in ATOMS:
+                self.known[keys] = value
+                self.opaque = opaque or not all(map(_is_text, keys)) or _may_be_derived(keys[0])
+        return default if value is None else value
+
+    def event_time_epoch(self) -> int:
+        self.opaque = True
+        return super().event_time_epoch()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.opaque = True
+        return super().__reduce__()
+
+
+class RecalledEvent(PantherEvent):
+    """An event that was asked before. It is parsed only where it is asked for more than is known of it."""
+
+    __slots__ = ("_data", "_known", "_original", "_parse")
+
+    def __init__(
+        self,
+        known: Known,
+        epoch_s: int,
+        parse: Callable[[], tuple[dict[str, Json], DerivedFields | None]],
+        context: EventContext | None,
+    ) -> None:
+        """`epoch_s` is the event's event_time_epoch(); `parse` gives the event and its p_ fields. `known` is not changed:
+        events share it."""
+        self._known = known
+        self._epoch_s = epoch_s
+        self._parse = parse
+        self._context = context
+        self._data: dict[str, Json] | None = None
+
+    def _parsed(self) -> dict[str, Json]:
+        self._original, self._derived = self._parse()
+        self._folded, self._added, self._fields = None, 0, None
+        self._data = self._original
+        return self._original
+
+    @property
+    def raw(self) -> dict[str, Json]:
+        return self._parsed() if self._data is None else self._data
+
+    @raw.setter
+    def raw(self, value: dict[str, Json]) -> None:
+        self._data = value
+
+    @property
+    def original(self) -> dict[str, Json]:  # type: ignore[override]
+        if self._data is None:
+            self._parsed()
+        return self._original
+
+    def _add(self, kind: int) -> None:
+        if self._data is None:
+            self._parsed()
+        super()._add(kind)
+
+    def get(self, key: str, default: Json = None) -> Json:
+        if type(key) is str:
+            value = self._known.get(key, _UNKNOWN)
+            if value is not _UNKNOWN:
+                return default if value is MISSING else value
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Json:
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key, MISSING) is not MISSING  # type: ignore[arg-type]
+
+    def deep_get(self, *keys: str, default: Json = None) -> Json:
+        try:
+            value = self._known.get(keys, _UNKNOWN)
+        except TypeError:  # a key that cannot be hashed
+            value = _UNKNOWN
+        if value is _UNKNOWN:
+            return super().deep_get(*keys, default=default)
+        return default if value is None else value
+
+
+for _kind in RecordedEvent, RecalledEvent:  # rules that print an event's type see one
+    _kind.__name__ = _kind.__qualname__ = PantherEvent.__name__
+
+
+def _is_text(key: object) -> bool:
+    return type(key) is str
+
+
+def _is_short(value: Json) -> bool:
+    return len(value) <= _LONGEST_CHARS if type(value) is str else type(value) is not float
+
+
+def _may_be_derived(key: str) -> bool:
+    """Whether it names a p_ field, which may depend on the event's time and place."""
+    return key[:2] in ("p_", "P_")
+
+
+class Reached(NamedTuple):
+    """What a remembered probe came to."""
+
+    group: int
+    """The key group that it reached; NOWHERE where it does not match."""
+    known: Known
+    """What it asked for; not to be changed."""
+
+
+NOWHERE = -1
+_SILENT = Reached(NOWHERE, {})
+
+
+class _Fork:
+    """A value that all probes ask for that have come so far."""
+
+    __slots__ = ("path", "ways")
+
+    def __init__(self, path: str | tuple[str, ...]) -> None:
+        self.path = path
+        self.ways: dict[Any, _Fork | Reached] = {}
+
+
+class Recall:
+    """What one rule's probes came to. Holds on to no event."""
+
+    def __init__(self, most_leaves: int) -> None:
+        self._most_leaves = most_leaves
+        self._top: dict[Any, _Fork | Reached] = {}
+        """The first fork, under None."""
+        self._leaves = 0
+        self._walks = self._misses = 0
+        """Since the window began."""
+        self.off = False
+        """It is not worth its while, or the rule does not do the same twice."""
+
+    def find(self, data: dict[str, Json]) -> Reached | None:
+        """What a probe of this event comes to; None where that has to be found out."""
+        self._walks += 1
+        step = self._top.get(None)
+        while type(step) is _Fork:
+            path = step.path
+            if type(path) is str:  # as get() finds it
+                value = data.get(path, MISSING)
+                if value is MISSING:
+                    value = find_folded(data, path)
+            else:  # as deep_get() does
+                value = data
+                for key in path:
+                    if type(value) is not dict:
+                        value = None
+                        break
+                    inner = value.get(key, MISSING)
+                    value = find_folded(value, key) if inner is MISSING else inner
+                if value is MISSING:
+                    value = None
+            kind = type(value)
+            if kind is not str and value is not None and value is not MISSING:
+                if kind is not int and kind is not bool:  # 0.0 is equal to -0.0, and the texts of the two differ
+                    return None
+                value = kind, value
+            step = step.ways.get(value)
+        return step  # type: ignore[return-value]
+
+    def learn(self, known: Known, group: int) -> None:
+        """Remember what a probe came to that find() did not know: it asked for `known`, and for nothing else."""
+        self._missed()
+        if self.off or len(known) > _MOST_READS or not all(map(_is_short, known.values())):
+            return
+        ways, way = self._top, None
+        for path, value in known.items():
+            fork = ways.get(way)
+            if fork is None:
+                fork = ways[way] = _Fork(path)
+            elif type(fork) is not _Fork or fork.path != path:
+                self._turn_off()
+                return
+            ways = fork.ways
+            way = value if type(value) is str or value is None or value is MISSING else (type(value), value)
+        if way in ways:
+            self._turn_off()
+            return
+        ways[way] = _SILENT if group == NOWHERE else Reached(group, known)
+        self._leaves += 1
+
+    def learn_from(
+        self, event: RecordedEvent, evaluation: Evaluation, rule: Rule, outcome: Outcome, group: int
+    ) -> None:
+        """learn() what a probe came to, if it can be remembered."""
+        pure = not (event.opaque or evaluation.varies or rule.changes_globals)
+        if pure and (outcome is NO_MATCH or outcome is REACHED):
+            self.learn(event.known, group)
+        else:
+            self._missed()
+
+    def _missed(self) -> None:
+        self._misses += 1
+        if self._misses >= _WINDOW_MISSES:
+            self._look_back()
+
+    def _look_back(self) -> None:
+        if self._walks < 2 * self._misses:
+            self._turn_off()
+        elif self._leaves >= self._most_leaves:
+            self._forget()
+        self._walks = self._misses = 0
+
+    def _turn_off(self) -> None:
+        self.off = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self._top = {}
+        self._leaves = 0
