@@ -1,10 +1,10 @@
 """Recall: what a rule asks of events, and what a probe comes to where an event gives the same answers as one before it.
 
-A probe depends on nothing but the values it asks its event for, unless it consults the time, chance, or globals that it
-changes. So the values asked for, in their order, are a path in a tree whose leaves say what the probe came to: that it
-does not match, or the key group that it reached. Logs repeat themselves: nine of ten probes need not run. What a probe
-asked for is also what the evaluation proper asks for first, and goes along to the shard that runs it, which then does not
-parse the event a second time.
+A probe depends on nothing but the values it asks its event for, unless it consults the time or chance: globals it finds as
+they were when the pack was loaded (globals.py). So the values asked for, in their order, are a path in a tree whose leaves
+say what the probe came to: that it does not match, or the key group that it reached. Logs repeat themselves: nine of ten
+probes need not run. What a probe asked for is also what the evaluation proper asks for first, and goes along to the shard
+that runs it, which then does not parse the event a second time.
 
 Only single values count, got by their keys. A rule that looks at an event in any other way is run each time.
 """
@@ -24,7 +24,7 @@ from rules.event import (
     PantherEvent,
     find_folded,
 )
-from rules.rule import Outcome, Rule
+from rules.rule import Outcome
 
 Known = dict[Any, Json]
 """A key, or the tuple of keys of a deep_get() -> the single value there; what is absent is MISSING, or None for a tuple."""
@@ -75,7 +75,7 @@ class RecordedEvent(PantherEvent):
             value = super().get(key, MISSING)
             if value is MISSING or type(value) in ATOMS:
                 self.known[key] = value
-                self.opaque = opaque or _may_be_derived(key)
+                self.opaque = opaque or self._may_be_derived(key)
         return default if value is MISSING else value
 
     def __getitem__(self, key: str) -> Json:
@@ -97,8 +97,14 @@ class RecordedEvent(PantherEvent):
             value = super().deep_get(*keys)
             if type(value) in ATOMS:
                 self.known[keys] = value
-                self.opaque = opaque or not all(map(_is_text, keys)) or _may_be_derived(keys[0])
+                self.opaque = opaque or not all(map(_is_text, keys)) or self._may_be_derived(keys[0])
         return default if value is None else value
+
+    def _may_be_derived(self, key: str) -> bool:
+        """Whether it names a p_ field that may depend on more than the fields that the event's source wrote."""
+        if key == "p_enrichment" and (self._context is None or not self._context.enriches):
+            return False
+        return key[:2] in ("p_", "P_")
 
     def event_time_epoch(self) -> int:
         self.opaque = True
@@ -192,11 +198,6 @@ def _is_short(value: Json) -> bool:
     return len(value) <= _LONGEST_CHARS if type(value) is str else type(value) is not float
 
 
-def _may_be_derived(key: str) -> bool:
-    """Whether it names a p_ field, which may depend on the event's time and place."""
-    return key[:2] in ("p_", "P_")
-
-
 class Reached(NamedTuple):
     """What a remembered probe came to."""
 
@@ -282,11 +283,9 @@ class Recall:
         ways[way] = _SILENT if group == NOWHERE else Reached(group, known)
         self._leaves += 1
 
-    def learn_from(
-        self, event: RecordedEvent, evaluation: Evaluation, rule: Rule, outcome: Outcome, group: int
-    ) -> None:
+    def learn_from(self, event: RecordedEvent, evaluation: Evaluation, outcome: Outcome, group: int) -> None:
         """learn() what a probe came to, if it can be remembered."""
-        pure = not (event.opaque or evaluation.varies or rule.changes_globals)
+        pure = not (event.opaque or evaluation.varies)
         if pure and (outcome is NO_MATCH or outcome is REACHED):
             self.learn(event.known, group)
         else:

@@ -378,7 +378,7 @@ class Ingest:
                     asked = recorded.known
                     group = self._group_of(evaluation.key or "") if outcome is REACHED else NOWHERE
                     if not recall.off:
-                        recall.learn_from(recorded, evaluation, rule, outcome, group)
+                        recall.learn_from(recorded, evaluation, outcome, group)
                 if outcome is NO_MATCH:
                     continue
                 if outcome is not REACHED:

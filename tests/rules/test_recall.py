@@ -154,6 +154,28 @@ def test_what_is_more_than_a_value_of_the_event_makes_it_opaque(what: str) -> No
     assert event.known == {"a": 1, "B": MISSING, ("nested", "b"): 2, "c": MISSING}
 
 
+def test_enrichment_is_a_field_like_others_where_no_table_gives_any() -> None:
+    class Context:
+        model = None
+        enriches = False
+
+        def enrichment(self, event: dict[str, Any]) -> dict[str, Any]:
+            raise AssertionError
+
+        def lookup(self, table: str, key: Any) -> Any:
+            raise AssertionError
+
+    context = Context()
+    event = RecordedEvent({"a": 1}, None, context)
+
+    assert event.deep_get("p_enrichment", "table") is event.get("p_enrichment") is None
+    assert not event.opaque
+    context.enriches = True
+    event = RecordedEvent({"a": 1, "p_enrichment": None}, None, context)
+    assert event.get("p_enrichment") is None
+    assert event.opaque
+
+
 RULES = (
     "return event.get('a') == 1 and increment_counter(f\"{event.get('a')!r}\") > 0",
     "return event.get('a') is True and event.deep_get('b', 'a') == 'x' and increment_counter('k') > 0",
@@ -193,7 +215,7 @@ def test_a_recalled_probe_is_what_running_it_gives(body: str, log: list[tuple[di
             if outcome is REACHED:
                 assert repr(found.known) == repr(event.known)
         else:
-            remembered.learn_from(event, evaluation, rule, outcome, group)
+            remembered.learn_from(event, evaluation, outcome, group)
 
 
 def _group(key: str) -> int:
