@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rules.errors import FunctionReturnTypeError, SourceLocation, StateReached
 from rules.event import PantherEvent
@@ -63,8 +63,7 @@ class RuleSpec:
     """The YAML as it stands, for filters; of a derived rule together with its base's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """What a matching evaluation says of itself. All texts can be written as UTF-8."""
 
     title: str
@@ -81,8 +80,7 @@ class Match:
     create_alert: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RuleError:
+class RuleError(NamedTuple):
     """A function of a rule that failed; `location` is the innermost frame in the pack (of a recursion without end the outermost),
     `path:line`."""
 
@@ -92,8 +90,7 @@ class RuleError:
     location: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What an evaluation came to."""
 
     match: Match | None

@@ -13,8 +13,7 @@ import json
 import reprlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rules.capture import Capture, Captures
 
@@ -49,8 +48,7 @@ _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """All that is stored under a key, as plain immutable data."""
 
     key: str
@@ -162,9 +160,7 @@ class State:
         if not added:
             return self._handed_out(key, before)
         known = self._handed_out(key, before)
-        new = tuple(
-            [member for member in added if member not in known]
-        )  # a list, which is made faster than it is generated
+        new = tuple([member for member in added if member not in known])  # a list, which is made faster than it is generated
         members = before + new
         if new:
             self._check_size("add_to_string_set", key, members)
@@ -390,12 +386,14 @@ class State:
         """The rows of these keys, as far as they are here; another shard has them from now on. That makes no key dirty."""
         self.begin()
         self._captures.keep(keys, self._image)
+        counters, sets, dictionaries, expiries = self._counters, self._sets, self._dictionaries, self._expiries
         rows: list[Row] = []
         for key in keys:
             self.dirty.pop(key, None)
-            if key in self._expiries:
-                rows.append(self.row(key))
-                self._store(key, _UNKNOWN)
+            expiry_s = expiries.pop(key, None)
+            if expiry_s is not None:
+                values = counters.pop(key, None), sets.pop(key, None), dictionaries.pop(key, None)
+                rows.append(Row(key, *values, expiry_s))
         return rows
 
     def row(self, key: str) -> Row:
@@ -422,30 +420,28 @@ class State:
         self._captures.keep([row.key for row in rows], self._image)
         for row in rows:
             self.dirty.setdefault(row.key, self._image(row.key))
-            self._place(row)
+        self._place(rows)
 
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
         self._captures.keep((row.key,), self._image)
-        self._place(row)
-
-    def _place(self, row: Row) -> None:
-        if row.expiry_s is not None and row.key not in self._expiries:
-            self._add(row.key)
-        self._store(row.key, (row.counter, row.members, row.dictionary, row.expiry_s))
+        self._place((row,))
 
     def restore_all(self, rows: Iterable[Fields]) -> None:
-        """restore() for many rows, given by their fields, later ones in place of earlier ones."""
+        """restore() for many rows, given by their fields, later ones in place of earlier ones, while nothing is captured."""
         self.begin()
-        expiries, visits = self._expiries, self._visits
+        self._place(rows)
+
+    def _place(self, rows: Iterable[Fields]) -> None:
+        expiries = self._expiries
         for key, counter, members, dictionary, expiry_s in rows:
             if key in expiries:
                 self._drop_values(key)
                 if expiry_s is None:
                     del expiries[key]
             elif expiry_s is not None:
-                visits.append(key)
+                self._add(key)
             if expiry_s is None:
                 continue
             expiries[key] = expiry_s
