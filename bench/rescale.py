@@ -24,7 +24,6 @@ from typing import Any
 from bench.harness import Row, print_rows
 from cluster import run as running
 from cluster.config import Config
-from cluster.core.coordinator import RUN_AHEAD_EPOCHS
 from cluster.core.messages import Moves
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
@@ -152,9 +151,8 @@ class _Rescaling:
         status: Status = self._runtime.poll(min(timeout_s, _POLL_S))
         now_s, epochs = time.monotonic(), status.totals.epochs
         step = self.steps[-1] if self.steps and not self.steps[-1].seconds else None
-        if self.steps:  # what moved with the last epoch is told when that has ended
-            self.steps[-1].moves += status.moves
         if step is not None:
+            step.moves += status.moves
             step.epochs += epochs - self._epochs
             if not status.rescaling and status.shards == step.after:
                 step.seconds = now_s - step.began_s
@@ -164,8 +162,8 @@ class _Rescaling:
                 self.rate = LOAD * self._keys / (now_s - self._began_s)
                 self._load.begin(self.rate)
                 self._rest(now_s, epochs)
-        elif self._quiet is not None and now_s >= self._quiet_until_s and epochs > self._quiet[1] + RUN_AHEAD_EPOCHS:
-            since_s, before = self._quiet  # and what moved with the last epochs of a rescale has been told
+        elif self._quiet is not None and now_s >= self._quiet_until_s and epochs > self._quiet[1]:
+            since_s, before = self._quiet
             self._quiet = None
             self.epoch_s.append((now_s - since_s) / max(1, epochs - before))
             self._next(status.shards, now_s)

@@ -5,7 +5,8 @@ Steps of a rescale (each waits for the one above it):
     JOINING   new shards are told of the job
     SORTING   cuts name the target: who gives groups away sorts their keys, some thousand an epoch (census.py)
     MOVING    every cut moves a few groups, until the target is reached
-    LEAVING   shards that own nothing have no part in the cuts any more; once nobody waits for them, they may go
+    ENDING    shards that own nothing have no part in the cuts any more. Once the first of these is delivered, so is all that
+              moved, and nobody waits for anything that lies before it, the rescale is over, and they may go
 
 Only groups that move with an epoch wait for it; all others go on as ever.
 """
@@ -23,7 +24,7 @@ class Step(Enum):
     JOINING = "joining"
     SORTING = "sorting"
     MOVING = "moving"
-    LEAVING = "leaving"
+    ENDING = "ending"
 
 
 class Ownership:
@@ -43,7 +44,7 @@ class Ownership:
         self._waiting: set[int] = set()
         """JOINING: who has not answered. SORTING: who is not through."""
         self._since = 0
-        """SORTING: the first epoch with the target. LEAVING: the first without those that leave."""
+        """SORTING: the first epoch with the target. ENDING: the first after all has moved."""
         self._prepared = 0
         """The epoch that all this is for."""
         self._keys: dict[int, int] = {}
@@ -57,7 +58,7 @@ class Ownership:
         """Only one more epoch, this one, brings it further, be it empty."""
         if self._step is Step.JOINING:
             return not self._waiting
-        if self._step is Step.LEAVING:
+        if self._step is Step.ENDING:
             return number <= self._since
         return self._step in (Step.SORTING, Step.MOVING)
 
@@ -93,7 +94,7 @@ class Ownership:
         if self.owners != self.target:
             self.owners = _moved(self.owners, self.target, self._groups_at_once())
             return
-        self._step = Step.LEAVING if self._wanted < self.shards else Step.SETTLED
+        self._step = Step.ENDING
         self._since, self.shards, self.target = number, self._wanted, None
 
     def _groups_at_once(self) -> int:
@@ -107,8 +108,8 @@ class Ownership:
             self._waiting.discard(shard)
 
     def let_go(self, awaited: int) -> None:
-        """Nobody waits for anything of an epoch before `awaited`: shards without a part in it may go."""
-        if self._step is Step.LEAVING and awaited > self._since:
+        """Nobody waits for anything of an epoch before `awaited`."""
+        if self._step is Step.ENDING and awaited > self._since:
             self._step = Step.SETTLED
             self._keys = {shard: keys for shard, keys in self._keys.items() if shard < self.shards}
 
