@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,23 +220,38 @@ def start_ray(address: str | None) -> None:
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {"env_vars": environment},
         "namespace": "countersign",
     }
     try:
         with contextlib.chdir(home):  # Ray puts the driver's directory first on its workers' sys.path
             if address is None:
                 os.environ.pop("RAY_ADDRESS", None)
-                ray.init(include_dashboard=False, **options)
+                with _environment(environment):
+                    ray.init(include_dashboard=False, **options)
                 return
             _check_reachable(address)
-            ray.init(address=address, **options)
+            ray.init(address=address, runtime_env={"env_vars": environment}, **options)
     except Exception as error:
         text = str(error).strip().splitlines()
         raise ClusterUnreachable(
             f"{address or 'this machine'}: no Ray to run on: {text[0] if text else type(error).__name__}: "
             "start a head with `ray start --head`, or leave --address away"
         ) from error
+
+
+@contextlib.contextmanager
+def _environment(environment: dict[str, str]) -> Iterator[None]:
+    """What is started meanwhile inherits it. Ray keeps processes ready that have no environment of their own, and only those."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _keep_ray_off_standard_output() -> None:
