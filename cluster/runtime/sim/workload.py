@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,9 @@ START_S = 1_700_000_000
 
 _IMPORT = "from panther_detection_helpers.caching import *\n"
 _IMPORT_HANG = "from cluster.runtime.sim.hanging import never_returns\n"
-_USER = 'user = str(event.get("user"))\n    host = str(event.get("host"))\n    n = event.get("n")\n'
+_READS = {"user": 'str(event.get("user"))', "host": 'str(event.get("host"))', "n": 'event.get("n")'}
+"""What bodies call the event's fields. They ask only for those that they use: n is another in each event, and what came after
+the same answers is recalled (rules/recall.py)."""
 
 _BODIES = {
     "count": 'return increment_counter("count:" + user, 1, {ttl}) % {few} == 0',
@@ -73,7 +76,10 @@ _BODIES = {
     "random": (
         'key = "r:%d" % random.randrange({few})\n    return increment_counter(key) % {few} == 0 or random.random() < 0.2'
     ),
-    "the hour": 'return increment_counter("h:%s:%d" % (user, time.time() // 60)) == {few}',
+    "the hour": (
+        "minute = time.time() // 60\n"
+        '    return minute % {few} != 0 and increment_counter("h:%s:%d" % (user, minute)) % {few} == 0'
+    ),
     "no state": "return n % {few} == 0",
     "a threshold": 'return evaluate_threshold("t:" + user, {few}, {ttl})',
 }
@@ -214,8 +220,9 @@ def _rule(rng: random.Random, rule_id: str, name: str) -> dict[str, bytes]:
     body = (_BODIES | _HANGS)[name].format(ttl=rng.choice([0, 1, 5, 30, 600, 100_000]), few=rng.randint(2, 4))
     titles = list(_TITLES) if name == "globals" else [title for title in _TITLES if title != "globals"]
     imports = _IMPORT + (_IMPORT_HANG if name in _HANGS else "")
+    reads = "".join(f"    {name} = {read}\n" for name, read in _READS.items() if re.search(rf"\b{name}\b", body))
     source = (
-        f"{imports}import random, time\nSEEN = []\nKEPT = {{}}\n\ndef rule(event):\n    {_USER}    {body}\n\n"
+        f"{imports}import random, time\nSEEN = []\nKEPT = {{}}\n\ndef rule(event):\n{reads}    {body}\n\n"
         + _TITLES[rng.choice(titles)]
         + _EXTRAS[rng.choice(list(_EXTRAS))]
     )
@@ -228,7 +235,9 @@ def _rule(rng: random.Random, rule_id: str, name: str) -> dict[str, bytes]:
 
 
 def _events(rng: random.Random) -> list[bytes]:
-    users = [f"u{n}" for n in range(rng.choice([1, 3, 12]))]
+    users: list[object] = [f"u{n}" for n in range(rng.choice([1, 3, 12]))]
+    if len(users) > 8:
+        users[3:8] = [1, True, 0.0, -0.0, "1"]  # equal to each other, some of them, and not the same
     hosts = [f"h{n}" for n in range(rng.choice([1, 3, 12]))]
     step_s = rng.choice([0.1, 1.0, 7.0, 3600.0])
     disorder_s = rng.choice([0.0, 3.0, 100.0])
