@@ -247,7 +247,9 @@ def _asked(store: Store, job: str, ask: Ask) -> Iterator[str]:
             store.delete_note(job, ANSWER + who)
 
 
-def _answer(store: Store, job: str, who: str, run: str, tell: Callable[[dict[str, Any]], None] | None = None) -> bytes:
+def _answer(
+    store: Store, job: str, who: str, run: str, tell: Callable[[dict[str, Any]], None] | None = None
+) -> bytes:
     """Wait for the answer. Raises _Ended, Refused when there is none in time.
 
     With `tell` it may take any time, while the driver is not silent: it is given each status.
@@ -267,9 +269,7 @@ def _answer(store: Store, job: str, who: str, run: str, tell: Callable[[dict[str
             raise Refused(4, f"job {job}: it runs, and has not answered for {_ANSWER_S:.0f} s: see to {where}")
         if tell is not None and note is not None:
             if _age_s(note) > _GONE_S:
-                raise Refused(
-                    4, f"job {job}: it was asked, and is silent for {_age_s(note):.0f} s: {_whereabouts(note)}"
-                )
+                raise Refused(4, f"job {job}: it was asked, and is silent for {_age_s(note):.0f} s: {_whereabouts(note)}")
             tell(note)
         time.sleep(_POLL_S)
 

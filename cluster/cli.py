@@ -215,9 +215,7 @@ def rescale(
         finally:
             if sys.stderr.isatty():
                 print(file=sys.stderr)
-    moved = (
-        f"; {done.keys:,} keys moved, and stood still for {done.moving_s * 1000:.0f} ms at most" if done.keys else ""
-    )
+    moved = f"; {done.keys:,} keys moved, and stood still for {done.moving_s * 1000:.0f} ms at most" if done.keys else ""
     print(f"job {job}: {shards} shard{'' if shards == 1 else 's'}, {done.seconds:.1f} s after it was asked{moved}")
 
 

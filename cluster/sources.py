@@ -282,7 +282,9 @@ def check_unchanged(partition: Partition) -> None:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise SourceChanged(f"{partition.path}: {error.strerror}, but the job reads it: {remedy}") from error
-    now = replace(partition, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, head_digest=_digest(head))
+    now = replace(
+        partition, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, head_digest=_digest(head)
+    )
     what = changed(partition, now)
     if what is not None:
         raise SourceChanged(f"{partition.path}: {what}: {remedy}")

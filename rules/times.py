@@ -48,16 +48,11 @@ def parse_time(value: object) -> float:
         if len(value) > _MAX_TEXT:
             raise BadTime(f"{value[:_MAX_TEXT]!r}... is no time")
         time_s = _parse_text(value)
-        # Not hour 24, of which later Pythons take 24:00:00 and nothing after it.
-        if (
-            second_s is not None
-            and len(value) == _COMMON_LENGTH
-            and value[11:13] != "24"
-            and value[13] == ":" == value[16]
-        ):
+        common = second_s is not None and len(value) == _COMMON_LENGTH and value[13] == ":" == value[16]
+        if common and value[11:13] != "24":  # of which later Pythons take 24:00:00, and that alone
             if len(_minutes) >= _MINUTES_KEPT:
                 _minutes.clear()
-            _minutes[value[:17]] = time_s - second_s
+            _minutes[value[:17]] = time_s - _SECONDS[value[17:]]
         return time_s
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _from_number(value)

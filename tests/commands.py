@@ -31,9 +31,7 @@ class Done:
         return found
 
 
-def countersign(
-    *arguments: object, cwd: Path | None = None, stdin: bytes | None = None, timeout_s: float = 120
-) -> Done:
+def countersign(*arguments: object, cwd: Path | None = None, stdin: bytes | None = None, timeout_s: float = 120) -> Done:
     """Run to the end; `cwd` defaults to the repository."""
     command = [*COUNTERSIGN, *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd or ROOT, input=stdin, capture_output=True, timeout=timeout_s, check=False)

@@ -335,8 +335,6 @@ def test_changed_rules_do_not_go_on_from_a_checkpoint_of_the_old_ones_that_resul
     for path in later:
         path.write_bytes(b"")
 
-    with pytest.raises(
-        CannotRun, match=r"its rules changed, and .*matches.jsonl holds results of the old ones"
-    ) as refused:
+    with pytest.raises(CannotRun, match=r"its rules changed, and .*matches.jsonl holds results of the old ones") as refused:
         driver_run(options, Config(), LocalRuntime, Display({}, live=False, human_alerts=None))
     assert refused.value.exit_code == 2

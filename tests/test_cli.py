@@ -412,19 +412,7 @@ def test_a_full_disk_ends_the_run_with_whole_records_and_the_job_goes_on_when_th
 ) -> None:
     (rules / "denied.py").write_text("def rule(event):\n    return True\n")
     (tmp_path / "log.jsonl").write_bytes(lines(*(event(n % 60) for n in range(3000))))
-    common = [
-        "run",
-        "log.jsonl",
-        "--rules",
-        "rules",
-        "--runtime",
-        runtime,
-        "--job",
-        "j",
-        "--matches",
-        "m.jsonl",
-        "--json",
-    ]
+    common = ["run", "log.jsonl", "--rules", "rules", "--runtime", runtime, "--job", "j", "--matches", "m.jsonl", "--json"]
     full = subprocess.run(
         ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", *COUNTERSIGN, *common, "--quiet"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
@@ -468,11 +456,7 @@ def test_a_signal_while_standard_input_is_silent_ends_with_a_checkpoint(
 ) -> None:
     arguments = ["run", "-", "--rules", "rules", "--runtime", "local", "--job", "j", "--alerts", "alerts.jsonl"]
     with subprocess.Popen(
-        [*COUNTERSIGN, *arguments],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        [*COUNTERSIGN, *arguments], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None

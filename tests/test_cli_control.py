@@ -155,9 +155,7 @@ def test_a_job_is_looked_at_while_it_runs_stopped_and_goes_on_without_a_key(
         for shards in (4, 1):
             rescaled = run.ask("rescale", "--shards", shards)
             assert (rescaled.code, rescaled.stdout[: len("job march: 4 shard")]) == (0, f"job march: {shards} shard")
-            status = run.until(
-                lambda now: now.get("events", 0) == 5
-            )  # a run that lost a process on a busy machine replays
+            status = run.until(lambda now: now.get("events", 0) == 5)  # a run that lost a process on a busy machine replays
             assert (status["shards"], status["rescaling_to"]) == (shards, None)
             assert run.got("Count:eve")["counter"] == 4
 

@@ -39,9 +39,7 @@ def write_rules(directory: Path, *, hanging: bool) -> None:
             leave = f"n > 299 or {when}" if rule_id == "Often" else when
             hang = f"if {leave}:\n        return False\n    "
         first, second = (hang, pair) if not hanging and rule_id == "Pair" else (pair, hang)
-        source = (
-            f'import re, time\n\ndef rule(event):\n    user, n = event["user"], event["n"]\n    {first}{second}{body}\n'
-        )
+        source = f'import re, time\n\ndef rule(event):\n    user, n = event["user"], event["n"]\n    {first}{second}{body}\n'
         write_rule(directory, rule_id, source)
 
 

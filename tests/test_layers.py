@@ -18,15 +18,8 @@ LAYERS = [
     ["rules"],
     ["cluster.core"],
     [
-        "cluster.checkpoints",
-        "cluster.config",
-        "cluster.environment",
-        "cluster.files",
-        "cluster.sinks",
-        "cluster.sources",
-        "cluster.spool",
-        "cluster.stores",
-        "cluster.watch",
+        "cluster.checkpoints", "cluster.config", "cluster.environment", "cluster.files", "cluster.sinks",
+        "cluster.sources", "cluster.spool", "cluster.stores", "cluster.watch",
     ],
     ["cluster.runtime"],
     ["cluster"],  # what is left: the command line and what it calls
@@ -101,9 +94,7 @@ def test_rules_need_nothing_but_the_standard_library_yaml_and_orjson() -> None:
 def test_the_core_has_no_clock_no_randomness_no_environment_and_no_threads() -> None:
     for path in modules("cluster/core").values():
         for place, imported in imports(path):
-            assert top(imported) not in CORE_MAY_NOT_USE, (
-                f"{place}: a machine gets this in a message, not from {imported}"
-            )
+            assert top(imported) not in CORE_MAY_NOT_USE, f"{place}: a machine gets this in a message, not from {imported}"
 
 
 @pytest.mark.parametrize("library", KNOWN_BY)

@@ -51,9 +51,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {}
 
 
-def reference(
-    name: str, inputs: list[str], expected: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def reference(name: str, inputs: list[str], expected: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     if name not in expected:
         expected[name] = tmp_path_factory.mktemp(f"reference-{name}")
         run(*inputs, into=expected[name])
@@ -127,15 +125,10 @@ def test_the_index_changes_nothing(
 def test_real_cloudtrail_gives_what_the_sequential_loop_gives(
     shared_data: Path, expected: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    inputs = [
-        str(shared_data / "invictus-aws/cloudtrail.jsonl.gz"),
-        str(shared_data / "opensearch-catalog/cloudtrail.jsonl.gz"),
-    ]
+    inputs = [str(shared_data / "invictus-aws/cloudtrail.jsonl.gz"), str(shared_data / "opensearch-catalog/cloudtrail.jsonl.gz")]
     one = reference("cloudtrail", inputs, expected, tmp_path_factory)
     matches, alerts = sequential(inputs, PACKS)
 
-    assert {"AWS.CloudTrail.PasswordData.Burst", "AWS.CloudTrail.Secrets.Enumeration"} <= {
-        match[0] for match in matches
-    }
+    assert {"AWS.CloudTrail.PasswordData.Burst", "AWS.CloudTrail.Secrets.Enumeration"} <= {match[0] for match in matches}
     assert verdicts_of(one / "matches.jsonl") == matches
     assert alerts_of(one / "alerts.jsonl") == alerts

@@ -159,12 +159,7 @@ def test_a_run_goes_on_while_its_server_is_away_and_has_its_checkpoint_in_the_en
 
 @pytest.mark.parametrize("runtime", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_run_that_loses_a_process_while_its_server_is_away_waits_for_it(
-    runtime: str,
-    serve: Callable[..., Server],
-    logs: Path,
-    whole: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    runtime: str, serve: Callable[..., Server], logs: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Found by bench/chaos.py, with Ray's own report of the loss on standard output: the store went away when the run had its
     token, and its processes had nothing yet."""

@@ -405,19 +405,7 @@ class Ingest:
                 epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
                 for owner, ordinals in touched.items():
                     done.routed[owner].events.append(
-                        (
-                            work.events,
-                            position,
-                            time_s,
-                            local_w_s,
-                            name,
-                            ordinals,
-                            raw,
-                            sub,
-                            work.rounds,
-                            known,
-                            epoch_s,
-                        )
+                        (work.events, position, time_s, local_w_s, name, ordinals, raw, sub, work.rounds, known, epoch_s)
                     )
             clock.activate(work.events, time_s)
 
@@ -508,9 +496,7 @@ def _batch_of_lines(lines: Lines, prefilter: Prefilter | None) -> _Batch:
     starts = [start for start, _ in spans]
     stops = [stop + 1 for _, stop in spans]
     offsets = [lines.offset + start for start in starts]
-    return _Batch(
-        [data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data
-    )
+    return _Batch([data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data)
 
 
 def _batch_of_records(raws: list[bytes], offsets: list[int], prefilter: Prefilter | None) -> _Batch:

@@ -27,15 +27,11 @@ PLAIN = 'def rule(event):\n    return event.get("kind") == "bad"\n'
 
 
 _NUMBERS = st.integers(-(10**24), 10**24).map(str)
-_RECORDS = st.one_of(_NUMBERS, st.text(alphabet="0123456789-, e", max_size=45)).map(
-    lambda text: f'{{"n":{text}}}'.encode()
-)
+_RECORDS = st.one_of(_NUMBERS, st.text(alphabet="0123456789-, e", max_size=45)).map(lambda text: f'{{"n":{text}}}'.encode())
 
 
 @given(st.lists(_RECORDS, max_size=8))
-def test_records_with_integers_that_the_fast_parser_would_round_are_all_among_those_to_look_at(
-    raws: list[bytes],
-) -> None:
+def test_records_with_integers_that_the_fast_parser_would_round_are_all_among_those_to_look_at(raws: list[bytes]) -> None:
     found = may_hold_long_integers(raws)
 
     assert set(found) <= set(range(len(raws)))

@@ -45,7 +45,9 @@ PROGRESS = Progress(
     ),
     owners=(0,) * 256,
     limiter={"Rule.A": (1_700_000_000.0, 999)},
-    totals=Totals(Counts(10, 4, 6, 5, 1, {"Rule.A": RuleCounts(5, 1, 2, 0.25)}), 3, 1, 0, 2, epochs=17, checkpoints=2),
+    totals=Totals(
+        Counts(10, 4, 6, 5, 1, {"Rule.A": RuleCounts(5, 1, 2, 0.25)}), 3, 1, 0, 2, epochs=17, checkpoints=2
+    ),
 )
 PARTITIONS: list[dict[str, Any]] = [
     {
