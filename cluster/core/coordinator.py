@@ -69,7 +69,7 @@ _COMPRESSION_RATIO = 12
 _SKIPPED_COST = 1 / 8
 """Of an event that is skipped unparsed, as a part of what one costs that is parsed; measured 1/8 to 1/20."""
 
-_WHILE_MOVING = 1 / 8
+_WHILE_MOVING = 1 / 32
 """Epochs are so much shorter during a rescale: what moves with one waits until its new owner has put a slice down."""
 
 _FIRST_MEAN_BYTES = 1000.0
