@@ -265,7 +265,9 @@ class Recall:
     def learn(self, known: Known, group: int) -> None:
         """Remember what a probe came to that find() did not know: it asked for `known`, and for nothing else."""
         self._missed()
-        if self.off or len(known) > _MOST_READS or not all(map(_is_short, known.values())):
+        if self.off or self._leaves >= self._most_leaves:
+            return
+        if len(known) > _MOST_READS or not all(map(_is_short, known.values())):
             return
         ways, way = self._top, None
         for path, value in known.items():
@@ -297,6 +299,7 @@ class Recall:
             self._look_back()
 
     def _look_back(self) -> None:
+        """Give up where few are recalled; begin anew where there is no room: what comes now is not what came long ago."""
         if self._walks < 2 * self._misses:
             self._turn_off()
         elif self._leaves >= self._most_leaves:

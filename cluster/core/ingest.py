@@ -51,7 +51,7 @@ _MOST_KNOWN = 64
 """What is known of a routed event goes along unless it is more than that: then parsing is not slower than sending it."""
 
 
-_RECALLED, _LEAST_RECALLED = 65_536, 256
+_RECALLED, _LEAST_RECALLED = 65_536, 64
 """How many different probes of a log type's rules are remembered, 1 KB each; and of one rule at least."""
 
 

@@ -269,16 +269,23 @@ def test_remembering_is_given_up_where_events_do_not_repeat_themselves(monkeypat
     assert not hot.off
 
 
-def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_has_a_limit_and_makes_room_for_what_comes_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "_WINDOW_MISSES", 10)
     remembered = Recall(5)
-    for number in range(10):
+
+    def recalled() -> list[int]:
+        return [number for number in range(12) if remembered.find({"a": number})]
+
+    for number in range(9):
         for _ in range(3):
             if remembered.find({"a": number}) is None:
                 remembered.learn({"a": number}, 1)
-
+        assert len(recalled()) <= 5
+    for number in range(9, 12):
+        if remembered.find({"a": number}) is None:
+            remembered.learn({"a": number}, 1)
     assert not remembered.off
-    assert [number for number in range(10) if remembered.find({"a": number})] in ([], [9])
+    assert recalled() == [6, 7, 8, 9, 10]
 
 
 def test_json_values_come_back_equal_from_where_they_are_sent() -> None:
