@@ -73,6 +73,11 @@ class Pack:
         """Rules, scheduled rules and policies, by id."""
         return tuple(sorted((*self.all_rules, *self.scheduled_rules, *self.policies), key=lambda rule: rule.id))
 
+    @property
+    def names_event_class(self) -> bool:
+        """Its code may ask whether an event is a PantherEvent and nothing else: then heirs of it (recall.py) will not do."""
+        return any(b"PantherEvent" in data for path, data in self.files.items() if path.endswith(".py"))
+
     def context_of(self, log_type: str) -> EventContext | None:
         """What the pack adds to the events of a log type: a data model, lookup tables. None where it has neither."""
         if log_type not in self._contexts:

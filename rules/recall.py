@@ -12,6 +12,7 @@ Only single values count, got by their keys. A rule that looks at an event in an
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from rules.evaluation import NO_MATCH, REACHED, Evaluation
@@ -33,15 +34,22 @@ _UNKNOWN: Any = object()
 
 _MOST_READS = 16
 """A rule that asks for more has long paths, which few events share."""
-_LONGEST_CHARS = 512
-"""Longer texts are not remembered: they seldom come back, and take room."""
+_MOST_CHARS = 512
+"""Where the texts together are longer, they are not remembered: they seldom come back, and take room."""
+_MOST_SENT = 64
+_MOST_SENT_CHARS = 4096
+"""What is known of an event goes along with it unless it is more than that: then it is parsed again."""
 _WINDOW_MISSES = 2048
 """After so many probes that had to run it is looked at whether remembering is worth its while: walking a path takes a quarter
 of the time of a probe, learning one half of it."""
 
 
 class RecordedEvent(PantherEvent):
-    """An event that notes what it is asked for."""
+    """An event that notes what it is asked for.
+
+    It trusts nobody: all that PantherEvent does begins with a look at `raw`, and that makes it opaque. Only what is written out
+    below puts that back, once the answer is in `known`; where PantherEvent raises instead, it stays opaque.
+    """
 
     __slots__ = ("_data", "known", "opaque")
 
@@ -56,7 +64,6 @@ class RecordedEvent(PantherEvent):
         self.opaque = False
         """Something was asked for that is not in `known`, or that depends on more than the event's own fields."""
 
-    # Whatever is not written out below looks at `raw` sooner or later, so that nothing is forgotten here.
     @property
     def raw(self) -> dict[str, Json]:
         self.opaque = True
@@ -116,7 +123,10 @@ class RecordedEvent(PantherEvent):
 
 
 class RecalledEvent(PantherEvent):
-    """An event that was asked before. It is parsed only where it is asked for more than is known of it."""
+    """An event that was asked before. It is parsed only where it is asked for more than is known of it.
+
+    What PantherEvent keeps beside `raw` is there from then on: all that it does begins with a look at `raw`, or adds fields.
+    """
 
     __slots__ = ("_data", "_known", "_original", "_parse")
 
@@ -186,16 +196,26 @@ class RecalledEvent(PantherEvent):
         return default if value is None else value
 
 
-for _kind in RecordedEvent, RecalledEvent:  # rules that print an event's type see one
+# Rules that print an event's type, or call it wrongly, see what they would of any event.
+for _kind in RecordedEvent, RecalledEvent:
     _kind.__name__ = _kind.__qualname__ = PantherEvent.__name__
+    _kind.__module__ = PantherEvent.__module__
+    for _name, _function in vars(_kind).items():
+        if isinstance(_function, FunctionType) and hasattr(PantherEvent, _name):
+            _function.__qualname__ = getattr(PantherEvent, _name).__qualname__
+
+
+def light(known: Known) -> Known:
+    """What of it to send along with an event: all or nothing."""
+    return known if len(known) <= _MOST_SENT and _chars(known) <= _MOST_SENT_CHARS else {}
+
+
+def _chars(known: Known) -> int:
+    return sum(len(value) for value in known.values() if type(value) is str)
 
 
 def _is_text(key: object) -> bool:
     return type(key) is str
-
-
-def _is_short(value: Json) -> bool:
-    return len(value) <= _LONGEST_CHARS if type(value) is str else type(value) is not float
 
 
 class Reached(NamedTuple):
@@ -222,20 +242,23 @@ class _Fork:
 
 
 class Recall:
-    """What one rule's probes came to. Holds on to no event."""
+    """What one rule's probes came to. Holds on to no event, and to `most_leaves` of them, of 1 or 2 KB."""
 
-    def __init__(self, most_leaves: int) -> None:
+    def __init__(self, most_leaves: int, *, off: bool = False) -> None:
         self._most_leaves = most_leaves
         self._top: dict[Any, _Fork | Reached] = {}
         """The first fork, under None."""
         self._leaves = 0
         self._walks = self._misses = 0
         """Since the window began."""
-        self.off = False
-        """It is not worth its while, or the rule does not do the same twice."""
+        self.off = off
+        """It is not worth its while, or the rule does not do the same twice. For good: others are worth looking at."""
 
     def find(self, data: dict[str, Json]) -> Reached | None:
-        """What a probe of this event comes to; None where that has to be found out."""
+        """What a probe of this event comes to; None where that has to be found out.
+
+        get() and deep_get() are written out (test_recall.py holds them together): it takes the place of a probe.
+        """
         self._walks += 1
         step = self._top.get(None)
         while type(step) is _Fork:
@@ -256,7 +279,9 @@ class Recall:
                     value = None
             kind = type(value)
             if kind is not str and value is not None and value is not MISSING:
-                if kind is not int and kind is not bool:  # 0.0 is equal to -0.0, and the texts of the two differ
+                if (
+                    kind is not int and kind is not bool
+                ):  # learn() takes no float: 0.0 is equal to -0.0, and not the same
                     return None
                 value = kind, value
             step = step.ways.get(value)
@@ -267,7 +292,7 @@ class Recall:
         self._missed()
         if self.off or self._leaves >= self._most_leaves:
             return
-        if len(known) > _MOST_READS or not all(map(_is_short, known.values())):
+        if len(known) > _MOST_READS or _chars(known) > _MOST_CHARS or float in map(type, known.values()):
             return
         ways, way = self._top, None
         for path, value in known.items():

@@ -40,19 +40,14 @@ from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
 from rules.logtypes import Derived, LogType, undefined
 from rules.pack import Pack
-from rules.recall import NOWHERE, Known, Recall, RecalledEvent, RecordedEvent
+from rules.recall import NOWHERE, Known, Recall, RecalledEvent, RecordedEvent, light
 from rules.rule import Outcome, Rule
 
 _DEAD_LETTER_HEAD_BYTES = 4096
 """How much of a record over the size limit a dead letter keeps: enough to see what it was."""
 
-
-_MOST_KNOWN = 64
-"""What is known of a routed event goes along unless it is more than that: then parsing is not slower than sending it."""
-
-
 _RECALLED, _LEAST_RECALLED = 65_536, 64
-"""How many different probes of a log type's rules are remembered, 1 KB each; and of one rule at least."""
+"""How many different probes are remembered of a pack's rules on events of one log type, and of each rule at least."""
 
 
 class NeedsTime(NamedTuple):
@@ -121,7 +116,15 @@ class _Work:
 class Decoder:
     """Turns a record's bytes into events the same way at ingest and, for routed events, at the owner of their key."""
 
-    def __init__(self, log_types: Mapping[str, LogType], context_of: Callable[[str], EventContext | None]) -> None:
+    def __init__(
+        self,
+        log_types: Mapping[str, LogType],
+        context_of: Callable[[str], EventContext | None],
+        *,
+        plain: bool = False,
+    ) -> None:
+        """`plain`: make no heirs of PantherEvent."""
+        self.plain = plain
         self._log_types = dict(log_types)
         self._context_of = context_of
         self._known: dict[str, tuple[LogType, EventContext | None]] = {}
@@ -140,6 +143,8 @@ class Decoder:
             kind = self._known[name] = self.log_type(name), self._context_of(name)
         log_type, context = kind
         parsed = partial(_parsed, log_type, raw, rounds, sub, time_s, position, source)
+        if self.plain:
+            return PantherEvent(*parsed(), context)
         return RecalledEvent(known, epoch_s, parsed, context)
 
 
@@ -192,11 +197,11 @@ class Ingest:
             filters = self._use_prefilter and kind.split is None
             texts = index.texts if filters else None
             prefilter = None if texts is None else Prefilter.of(texts)
-            leaves = max(_LEAST_RECALLED, _RECALLED // max(len(chosen), 1))
+            leaves = max(_LEAST_RECALLED, _RECALLED // max(len(self._rules), 1))
             plan = _Plan(
                 kind,
                 kind.split is not None,
-                tuple((n, rule, Recall(leaves)) for n, rule in chosen),
+                tuple((n, rule, Recall(leaves, off=self._decoder.plain)) for n, rule in chosen),
                 index.candidates,
                 kind.timer(),
                 prefilter,
@@ -365,7 +370,7 @@ class Ingest:
                     evaluation.begin_event(time_s, position)
                     begun = True
                 cells[ORDINAL] = ordinal
-                if recall.off and not rule.reaches_state:
+                if self._decoder.plain or (recall.off and not rule.reaches_state):
                     if plain is None:
                         plain = PantherEvent(data, self._derived(work, plan, data, time_s, position), plan.context)
                     outcome = evaluate(rule, plain, evaluation)
@@ -375,10 +380,9 @@ class Ingest:
                     else:
                         recorded.begin()
                     outcome = evaluate(rule, recorded, evaluation)
-                    asked = recorded.known
-                    group = self._group_of(evaluation.key or "") if outcome is REACHED else NOWHERE
-                    if not recall.off:
-                        recall.learn_from(recorded, evaluation, outcome, group)
+                group = self._group_of(evaluation.key or "") if outcome is REACHED else NOWHERE
+                if recorded is not None and not recall.off:
+                    recall.learn_from(recorded, evaluation, outcome, group)
                 if outcome is NO_MATCH:
                     continue
                 if outcome is not REACHED:
@@ -386,6 +390,7 @@ class Ingest:
                     order = (work.number, work.events, ordinal)
                     self._final(work, plan, rule, order, data, time_s, position, outcome)
                     continue
+                asked = {} if recorded is None else light(recorded.known)
             owner = work.owners[group]
             if touched is None:
                 touched, known = {owner: (ordinal,)}, asked
@@ -400,12 +405,22 @@ class Ingest:
             if touched is not None:  # once for each shard that owns a key
                 sub = position[2] if len(position) > 2 else 0
                 local_w_s, name = clock.local_w_s, plan.log_type.name
-                if len(known) > _MOST_KNOWN:
-                    known = {}
                 epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
                 for owner, ordinals in touched.items():
                     done.routed[owner].events.append(
-                        (work.events, position, time_s, local_w_s, name, ordinals, raw, sub, work.rounds, known, epoch_s)
+                        (
+                            work.events,
+                            position,
+                            time_s,
+                            local_w_s,
+                            name,
+                            ordinals,
+                            raw,
+                            sub,
+                            work.rounds,
+                            known,
+                            epoch_s,
+                        )
                     )
             clock.activate(work.events, time_s)
 
@@ -496,7 +511,9 @@ def _batch_of_lines(lines: Lines, prefilter: Prefilter | None) -> _Batch:
     starts = [start for start, _ in spans]
     stops = [stop + 1 for _, stop in spans]
     offsets = [lines.offset + start for start in starts]
-    return _Batch([data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data)
+    return _Batch(
+        [data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data
+    )
 
 
 def _batch_of_records(raws: list[bytes], offsets: list[int], prefilter: Prefilter | None) -> _Batch:

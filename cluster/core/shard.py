@@ -248,7 +248,7 @@ class Shard:
         self._ordinals = {rule.id: ordinal for ordinal, rule in enumerate(pack.rules)}
         self._sources = {p.index: p.path for p in config.partitions}
         self._log_types = {p.index: p.log_type or "" for p in config.partitions}
-        self._decoder = Decoder(log_types, pack.context_of)
+        self._decoder = Decoder(log_types, pack.context_of, plain=pack.names_event_class)
         self._ingest = Ingest(
             pack,
             self._decoder,

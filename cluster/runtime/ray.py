@@ -227,7 +227,7 @@ def start_ray(address: str | None) -> None:
             if address is None:
                 os.environ.pop("RAY_ADDRESS", None)
                 with _environment(environment):
-                    ray.init(include_dashboard=False, **options)
+                    ray.init(address="local", include_dashboard=False, **options)
                 return
             _check_reachable(address)
             ray.init(address=address, runtime_env={"env_vars": environment}, **options)
@@ -249,7 +249,7 @@ def _environment(environment: dict[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 

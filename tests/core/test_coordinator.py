@@ -186,9 +186,9 @@ def test_epochs_are_short_while_groups_move_and_as_before_afterwards() -> None:
 
     moving = shards.index(2)
     assert set(sizes[:moving]) == {800_000}
-    assert sizes[moving] == 100_000
+    assert sizes[moving] == 25_000
     assert sizes[-1] == 800_000
-    assert sorted(set(sizes)) == [100_000, 800_000]
+    assert sorted(set(sizes)) == [25_000, 800_000]
 
 
 def test_small_compressed_files_are_taken_whole_while_groups_move() -> None:

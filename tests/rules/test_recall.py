@@ -62,7 +62,12 @@ def _questions() -> st.SearchStrategy[tuple[str, Question]]:
                 ("odd", lambda event: event.get(3)),
                 ("odd path", lambda event: event.deep_get("a", ["b"])),
                 ("attribute", lambda event: event.eventName),
-                ("type", lambda event: type(event).__name__),
+                ("type", lambda event: f"{type(event)} {type(event).__name__}"),
+                ("too much", lambda event: event.get("a", "b", "c")),
+                ("too much deep", lambda event: event.deep_get("a", fallback="b")),
+                ("too much in", lambda event: event.__contains__()),
+                ("too much []", lambda event: event.__getitem__()),
+                ("too much epoch", lambda event: event.event_time_epoch(1)),
             ]
         ),
     )
@@ -253,6 +258,14 @@ def test_floats_and_long_texts_are_not_recalled(value: Any) -> None:
     remembered.learn({"a": value}, 5)
 
     assert remembered.find({"a": value}) is None
+
+
+def test_what_goes_along_with_an_event_is_small() -> None:
+    small: Known = {"a": "x" * 4000, "b": MISSING}
+
+    assert recall.light(small) is small
+    assert recall.light({"a": "x" * 4000, ("b", "c"): "x" * 97}) == {}
+    assert recall.light({str(number): number for number in range(65)}) == {}
 
 
 def test_remembering_is_given_up_where_events_do_not_repeat_themselves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,67 @@
+"""Ingest recalls probes only where a rule cannot tell."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cluster.core.ingest import Decoder, Ingest, IngestedSlice
+from cluster.core.keygroups import balanced
+from cluster.core.lines import offsets_of
+from cluster.core.messages import Records
+from cluster.core.poison import unwatched
+from rules.event import PantherEvent
+from rules.logtypes import load_definitions
+from rules.pack import Pack, load_pack
+
+TYPES = load_definitions({"T.yml": b"LogType: T\nTimestamp: t\nRecognise: [{kind: '*'}]\n"})
+LOG = [json.dumps({"kind": kind, "user": "u", "t": 1_700_000_000 + n}).encode() for n, kind in enumerate("abaabba")]
+
+
+def pack_of(source: str) -> Pack:
+    yml = b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n"
+    return load_pack({"r.yml": yml, "r.py": source.encode()})
+
+
+def ingested(pack: Pack) -> tuple[Decoder, IngestedSlice]:
+    decoder = Decoder(TYPES, pack.context_of, plain=pack.names_event_class)
+    machine = Ingest(pack, decoder, 64, unwatched())
+    records = Records(LOG, offsets_of(LOG, 0), [], sum(map(len, LOG)) + len(LOG), True)
+    done = machine.slice(0, 0, "p.jsonl", "T", records, None, balanced(1, 64), 1)
+    assert isinstance(done, IngestedSlice)
+    return decoder, done
+
+
+COUNTING = """\
+from panther_detection_helpers.caching import increment_counter
+{imports}
+
+
+def rule(event):
+    return {condition}event.get("kind") == "a" and increment_counter(event.get("user")) > 0
+"""
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["recalled", "told-apart"])
+def test_events_are_of_the_class_that_a_pack_names(known: bool) -> None:
+    named = {"imports": "from panther_core import PantherEvent\n", "condition": "type(event) is PantherEvent and "}
+    pack = pack_of(COUNTING.format(**({"imports": "", "condition": ""} if known else named)))
+    decoder, done = ingested(pack)
+
+    routed = done.routed[0].events
+    assert len(routed) == 4
+    for item in routed:
+        event = decoder.routed(item, "p.jsonl")
+        assert (event.get("kind"), event["t"]) == ("a", item[2])
+        assert (type(event) is PantherEvent) is not known
+        assert isinstance(event, PantherEvent)
+
+
+def test_events_with_the_same_answers_share_what_is_known_of_them() -> None:
+    _, done = ingested(pack_of(COUNTING.format(imports="", condition="")))
+
+    first, *others = (item[9] for item in done.routed[0].events)
+    assert first == {"kind": "a", "user": "u"}
+    assert all(known is first for known in others)
+    assert done.counts.probes == 4, "those that were recalled included"
