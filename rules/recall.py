@@ -228,7 +228,7 @@ class Reached(NamedTuple):
 
 
 NOWHERE = -1
-_SILENT = Reached(NOWHERE, {})
+SILENT = Reached(NOWHERE, {})
 
 
 class _Fork:
@@ -307,14 +307,18 @@ class Recall:
         if way in ways:
             self._turn_off()
             return
-        ways[way] = _SILENT if group == NOWHERE else Reached(group, known)
+        ways[way] = SILENT if group == NOWHERE else Reached(group, known)
         self._leaves += 1
 
-    def learn_from(self, event: RecordedEvent, evaluation: Evaluation, outcome: Outcome, group: int) -> None:
+    def learn_from(
+        self, event: RecordedEvent, outcome: Outcome, evaluation: Evaluation, group_of: Callable[[str], int]
+    ) -> None:
         """learn() what a probe came to, if it can be remembered."""
         pure = not (event.opaque or evaluation.varies)
-        if pure and (outcome is NO_MATCH or outcome is REACHED):
-            self.learn(event.known, group)
+        if pure and outcome is NO_MATCH:
+            self.learn(event.known, NOWHERE)
+        elif pure and outcome is REACHED:
+            self.learn(event.known, group_of(evaluation.key or ""))
         else:
             self._missed()
 

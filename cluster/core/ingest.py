@@ -40,7 +40,7 @@ from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
 from rules.logtypes import Derived, LogType, undefined
 from rules.pack import Pack
-from rules.recall import NOWHERE, Known, Recall, RecalledEvent, RecordedEvent, light
+from rules.recall import NOWHERE, SILENT, Known, Reached, Recall, RecalledEvent, RecordedEvent, light
 from rules.rule import Outcome, Rule
 
 _DEAD_LETTER_HEAD_BYTES = 4096
@@ -111,6 +111,35 @@ class _Work:
     """The record in hand needs the exact parser."""
     events: int = 0
     """How many were parsed so far: the place of the event in hand."""
+    matched: bool = False
+    """A rule that reached no state matched the event in hand."""
+
+
+class _Probed:
+    """An event for the rules that have to run on it, as it is first wanted."""
+
+    __slots__ = ("_context", "_derived", "_plain", "_recorded", "data")
+
+    def __init__(self, data: dict[str, Any], derived: Derived, context: EventContext | None) -> None:
+        self.data = data
+        self._derived = derived
+        self._context = context
+        self._plain: PantherEvent | None = None
+        self._recorded: RecordedEvent | None = None
+
+    def plain(self) -> PantherEvent:
+        """For a rule of whose probe nothing is kept."""
+        if self._plain is None:
+            self._plain = PantherEvent(self.data, self._derived, self._context)
+        return self._plain
+
+    def recorded(self) -> RecordedEvent:
+        """The same, asked for nothing yet."""
+        if self._recorded is None:
+            self._recorded = RecordedEvent(self.data, self._derived, self._context)
+        else:
+            self._recorded.begin()
+        return self._recorded
 
 
 class Decoder:
@@ -348,84 +377,72 @@ class Ingest:
         position: Position,
         raw: bytes,
     ) -> None:
-        """Probe every rule of the event's log type whose guard it meets."""
-        done, evaluation = work.done, self._evaluation
+        """Find out which key groups the event's rules reach, those whose guard it meets, and send it to their owners."""
+        done = work.done
         time_s = work.current_s or 0.0
-        plain = recorded = None  # the event, for rules whose probes are not remembered and for others
-        begun = False
+        work.matched = False
+        event: _Probed | None = None
         touched: dict[int, tuple[int, ...]] | None = None
         known: Known = {}
-        active = False
-        cells = self._cells
-        cells[OFFSET] = position[1]
+        self._cells[OFFSET] = position[1]
         for candidate in candidates:
             ordinal, rule, recall = plan.rules[candidate]
             reached = None if recall.off else recall.find(data)
-            if reached is not None:
-                group, asked = reached
-                if group == NOWHERE:
-                    continue
-            else:
-                if not begun:
-                    evaluation.begin_event(time_s, position)
-                    begun = True
-                cells[ORDINAL] = ordinal
-                if self._decoder.plain or (recall.off and not rule.reaches_state):
-                    if plain is None:
-                        plain = PantherEvent(data, self._derived(work, plan, data, time_s, position), plan.context)
-                    outcome = evaluate(rule, plain, evaluation)
-                else:
-                    if recorded is None:
-                        recorded = RecordedEvent(data, self._derived(work, plan, data, time_s, position), plan.context)
-                    else:
-                        recorded.begin()
-                    outcome = evaluate(rule, recorded, evaluation)
-                group = self._group_of(evaluation.key or "") if outcome is REACHED else NOWHERE
-                if recorded is not None and not recall.off:
-                    recall.learn_from(recorded, evaluation, outcome, group)
-                if outcome is NO_MATCH:
-                    continue
-                if outcome is not REACHED:
-                    active |= outcome.match is not None
-                    order = (work.number, work.events, ordinal)
-                    self._final(work, plan, rule, order, data, time_s, position, outcome)
-                    continue
-                asked = {} if recorded is None else light(recorded.known)
+            if reached is None:
+                if event is None:
+                    event = _Probed(data, plan.log_type.derive(data, time_s, position, work.source), plan.context)
+                    self._evaluation.begin_event(time_s, position)
+                reached = self._probe(work, plan, ordinal, rule, recall, event, position)
+            group, asked = reached
+            if group == NOWHERE:
+                continue
             owner = work.owners[group]
             if touched is None:
                 touched, known = {owner: (ordinal,)}, asked
             else:
                 touched[owner] = (*touched.get(owner, ()), ordinal)
                 known = {**known, **asked}
-            active = True
-        cells[ORDINAL] = NOTHING
         done.counts.probes += len(candidates)
-        if active:
-            clock = work.clock
-            if touched is not None:  # once for each shard that owns a key
-                sub = position[2] if len(position) > 2 else 0
-                local_w_s, name = clock.local_w_s, plan.log_type.name
-                epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
-                for owner, ordinals in touched.items():
-                    done.routed[owner].events.append(
-                        (
-                            work.events,
-                            position,
-                            time_s,
-                            local_w_s,
-                            name,
-                            ordinals,
-                            raw,
-                            sub,
-                            work.rounds,
-                            known,
-                            epoch_s,
-                        )
-                    )
-            clock.activate(work.events, time_s)
+        if touched is not None:  # once for each shard that owns a key
+            sub = position[2] if len(position) > 2 else 0
+            w_s, name, place, rounds = work.clock.local_w_s, plan.log_type.name, work.events, work.rounds
+            epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
+            for owner, ordinals in touched.items():
+                item = (place, position, time_s, w_s, name, ordinals, raw, sub, rounds, known, epoch_s)
+                done.routed[owner].events.append(item)
+        if work.matched or touched is not None:
+            work.clock.activate(work.events, time_s)
 
-    def _derived(self, work: _Work, plan: _Plan, data: dict[str, Any], time_s: float, position: Position) -> Derived:
-        return plan.log_type.derive(data, time_s, position, work.source)
+    def _probe(
+        self,
+        work: _Work,
+        plan: _Plan,
+        ordinal: int,
+        rule: Rule,
+        recall: Recall,
+        event: _Probed,
+        position: Position,
+    ) -> Reached:
+        """Run a rule until it reaches state. What it comes to without is final."""
+        evaluation = self._evaluation
+        self._cells[ORDINAL] = ordinal
+        if self._decoder.plain or (recall.off and not rule.reaches_state):
+            known: Known = {}
+            outcome = evaluate(rule, event.plain(), evaluation)
+        else:
+            recorded = event.recorded()
+            known = recorded.known
+            outcome = evaluate(rule, recorded, evaluation)
+            if not recall.off:
+                recall.learn_from(recorded, outcome, evaluation, self._group_of)
+        self._cells[ORDINAL] = NOTHING
+        if outcome is REACHED:
+            return Reached(self._group_of(evaluation.key or ""), light(known))
+        if outcome is not NO_MATCH:
+            work.matched |= outcome.match is not None
+            order = (work.number, work.events, ordinal)
+            self._final(work, plan, rule, order, event.data, work.current_s or 0.0, position, outcome)
+        return SILENT
 
     def _final(
         self,
