@@ -44,7 +44,22 @@ _WINDOW_MISSES = 2048
 of the time of a probe, learning one half of it."""
 
 
-class RecordedEvent(PantherEvent):
+class _AskedByGet(PantherEvent):
+    """An event whose other ways to ask for a key ask get()."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Json:
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key, MISSING) is not MISSING  # type: ignore[arg-type]
+
+
+class RecordedEvent(_AskedByGet):
     """An event that notes what it is asked for.
 
     It trusts nobody: all that PantherEvent does begins with a look at `raw`, and that makes it opaque. Only what is written out
@@ -85,15 +100,6 @@ class RecordedEvent(PantherEvent):
                 self.opaque = opaque or self._may_be_derived(key)
         return default if value is MISSING else value
 
-    def __getitem__(self, key: str) -> Json:
-        value = self.get(key, MISSING)
-        if value is MISSING:
-            raise KeyError(key)
-        return value
-
-    def __contains__(self, key: object) -> bool:
-        return self.get(key, MISSING) is not MISSING  # type: ignore[arg-type]
-
     def deep_get(self, *keys: str, default: Json = None) -> Json:
         try:
             value = self.known.get(keys, _UNKNOWN)
@@ -122,7 +128,7 @@ class RecordedEvent(PantherEvent):
         return super().__reduce__()
 
 
-class RecalledEvent(PantherEvent):
+class RecalledEvent(_AskedByGet):
     """An event that was asked before. It is parsed only where it is asked for more than is known of it.
 
     What PantherEvent keeps beside `raw` is there from then on: all that it does begins with a look at `raw`, or adds fields.
@@ -177,15 +183,6 @@ class RecalledEvent(PantherEvent):
                 return default if value is MISSING else value
         return super().get(key, default)
 
-    def __getitem__(self, key: str) -> Json:
-        value = self.get(key, MISSING)
-        if value is MISSING:
-            raise KeyError(key)
-        return value
-
-    def __contains__(self, key: object) -> bool:
-        return self.get(key, MISSING) is not MISSING  # type: ignore[arg-type]
-
     def deep_get(self, *keys: str, default: Json = None) -> Json:
         try:
             value = self._known.get(keys, _UNKNOWN)
@@ -197,7 +194,7 @@ class RecalledEvent(PantherEvent):
 
 
 # Rules that print an event's type, or call it wrongly, see what they would of any event.
-for _kind in RecordedEvent, RecalledEvent:
+for _kind in _AskedByGet, RecordedEvent, RecalledEvent:
     _kind.__name__ = _kind.__qualname__ = PantherEvent.__name__
     _kind.__module__ = PantherEvent.__module__
     for _name, _function in vars(_kind).items():
@@ -279,10 +276,8 @@ class Recall:
                     value = None
             kind = type(value)
             if kind is not str and value is not None and value is not MISSING:
-                if (
-                    kind is not int and kind is not bool
-                ):  # learn() takes no float: 0.0 is equal to -0.0, and not the same
-                    return None
+                if kind is not int and kind is not bool:
+                    return None  # learn() takes no float either: 0.0 is equal to -0.0, and not the same
                 value = kind, value
             step = step.ways.get(value)
         return step  # type: ignore[return-value]
@@ -310,15 +305,11 @@ class Recall:
         ways[way] = SILENT if group == NOWHERE else Reached(group, known)
         self._leaves += 1
 
-    def learn_from(
-        self, event: RecordedEvent, outcome: Outcome, evaluation: Evaluation, group_of: Callable[[str], int]
-    ) -> None:
+    def learn_from(self, event: RecordedEvent, outcome: Outcome, evaluation: Evaluation, group: int) -> None:
         """learn() what a probe came to, if it can be remembered."""
         pure = not (event.opaque or evaluation.varies)
-        if pure and outcome is NO_MATCH:
-            self.learn(event.known, NOWHERE)
-        elif pure and outcome is REACHED:
-            self.learn(event.known, group_of(evaluation.key or ""))
+        if pure and (outcome is NO_MATCH or outcome is REACHED):
+            self.learn(event.known, group)
         else:
             self._missed()
 

@@ -419,7 +419,8 @@ class State:
         self.begin()
         self._captures.keep([row.key for row in rows], self._image)
         for row in rows:
-            self.dirty.setdefault(row.key, self._image(row.key))
+            if row.key not in self.dirty:
+                self.dirty[row.key] = self._image(row.key)
         self._place(rows)
 
     def restore(self, row: Row) -> None:

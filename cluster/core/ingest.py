@@ -427,17 +427,18 @@ class Ingest:
         evaluation = self._evaluation
         self._cells[ORDINAL] = ordinal
         if self._decoder.plain or (recall.off and not rule.reaches_state):
-            known: Known = {}
+            recorded, known = None, {}
             outcome = evaluate(rule, event.plain(), evaluation)
         else:
             recorded = event.recorded()
             known = recorded.known
             outcome = evaluate(rule, recorded, evaluation)
-            if not recall.off:
-                recall.learn_from(recorded, outcome, evaluation, self._group_of)
         self._cells[ORDINAL] = NOTHING
+        group = self._group_of(evaluation.key or "") if outcome is REACHED else NOWHERE
+        if recorded is not None and not recall.off:
+            recall.learn_from(recorded, outcome, evaluation, group)
         if outcome is REACHED:
-            return Reached(self._group_of(evaluation.key or ""), light(known))
+            return Reached(group, light(known))
         if outcome is not NO_MATCH:
             work.matched |= outcome.match is not None
             order = (work.number, work.events, ordinal)

@@ -220,7 +220,7 @@ def test_a_recalled_probe_is_what_running_it_gives(body: str, log: list[tuple[di
             if outcome is REACHED:
                 assert repr(found.known) == repr(event.known)
         else:
-            remembered.learn_from(event, outcome, evaluation, _group)
+            remembered.learn_from(event, outcome, evaluation, group)
 
 
 def _group(key: str) -> int:
