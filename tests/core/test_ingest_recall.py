@@ -12,16 +12,10 @@ from cluster.core.lines import offsets_of
 from cluster.core.messages import Records
 from cluster.core.poison import unwatched
 from rules.event import PantherEvent
-from rules.logtypes import load_definitions
-from rules.pack import Pack, load_pack
+from rules.pack import Pack
+from tests.core.test_shard import TYPES, pack_of
 
-TYPES = load_definitions({"T.yml": b"LogType: T\nTimestamp: t\nRecognise: [{kind: '*'}]\n"})
 LOG = [json.dumps({"kind": kind, "user": "u", "t": 1_700_000_000 + n}).encode() for n, kind in enumerate("abaabba")]
-
-
-def pack_of(source: str) -> Pack:
-    yml = b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n"
-    return load_pack({"r.yml": yml, "r.py": source.encode()})
 
 
 def ingested(pack: Pack) -> tuple[Decoder, IngestedSlice]:
@@ -46,7 +40,7 @@ def rule(event):
 @pytest.mark.parametrize("known", [True, False], ids=["recalled", "told-apart"])
 def test_events_are_of_the_class_that_a_pack_names(known: bool) -> None:
     named = {"imports": "from panther_core import PantherEvent\n", "condition": "type(event) is PantherEvent and "}
-    pack = pack_of(COUNTING.format(**({"imports": "", "condition": ""} if known else named)))
+    pack = pack_of(R=COUNTING.format(**({"imports": "", "condition": ""} if known else named)))
     decoder, done = ingested(pack)
 
     routed = done.routed[0].events
@@ -59,7 +53,7 @@ def test_events_are_of_the_class_that_a_pack_names(known: bool) -> None:
 
 
 def test_events_with_the_same_answers_share_what_is_known_of_them() -> None:
-    _, done = ingested(pack_of(COUNTING.format(imports="", condition="")))
+    _, done = ingested(pack_of(R=COUNTING.format(imports="", condition="")))
 
     first, *others = (item[9] for item in done.routed[0].events)
     assert first == {"kind": "a", "user": "u"}

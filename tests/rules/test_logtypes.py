@@ -405,3 +405,27 @@ def test_scalars_are_the_text_they_are() -> None:
     log_type = define("LogType: 12\nRecognise: [{on: yes}]\n")
     assert log_type.name == "12"
     assert recognise({"on": "yes"}, {"12": log_type}) == "12"
+
+
+ODD_TIMES: tuple[object, ...] = (
+    None, "", 0, 0.0, False, True, [], {}, "x", -1, 1_700_000_000, "1700000000", "2024-03-01T12:00:00Z",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("log_type", ["AWS.CloudTrail", "Okta.SystemLog"])
+def test_the_timer_of_a_log_type_gives_its_time(log_type: str) -> None:
+    kind = TYPES[log_type]
+    name = kind.timestamp[0].names[0]
+    timer = kind.timer()
+
+    def said(time_of: Any, event: dict[str, Any]) -> object:
+        try:
+            return time_of(event)
+        except BadTime as error:
+            return str(error)
+
+    for own in (..., *ODD_TIMES):
+        for other in (..., *ODD_TIMES):
+            given = {"p_event_time": own, name: other}
+            event = {key: value for key, value in given.items() if value is not ...}
+            assert said(timer, event) == said(kind.time_of, event), event
