@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from rules.errors import StateReached
 from rules.rule import NO_MATCH, Outcome, RuleError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rules.rule import Rule
     from rules.state import State
 
-__all__ = ["DEFERRED", "NO_MATCH", "REACHED", "Evaluation", "StateReached", "current", "evaluate"]
+__all__ = ["DEFERRED", "NO_MATCH", "REACHED", "Evaluation", "StateReached", "Touched", "current", "evaluate", "keys_of"]
 
 REACHED = Outcome(None, ())
 """What a probe that reached state comes to: Evaluation.key says where. Compare by identity."""
@@ -39,6 +39,17 @@ STRAYED = Outcome(None, (RuleError("rule", "ThreadError", _OTHER_THREAD, ""),))
 
 _PATIENCE = 8
 """At so many calls after the one that ended the evaluation the rule is taken to call for ever."""
+
+
+Touched = str | tuple[str, ...] | None
+"""The keys of an evaluation: none, one, or several."""
+
+
+def keys_of(touched: Touched) -> tuple[str, ...]:
+    """Evaluation.keys(), of what touched() gave."""
+    if touched is None:
+        return ()
+    return (touched,) if type(touched) is str else cast(tuple[str, ...], touched)
 
 
 class Evaluation:
@@ -116,7 +127,8 @@ class Evaluation:
             self._others[key] = None
         if state is None:
             self._end()
-        if self._holds is not None and not self._holds(key):
+        # A key that is stored is held: looking for it is what costs least, and what the helper does next.
+        if key not in state.expiries and self._holds is not None and not self._holds(key):
             self.foreign = True
             self._end()
         return state
@@ -153,9 +165,11 @@ class Evaluation:
 
     def keys(self) -> tuple[str, ...]:
         """The keys that the evaluation asked state for, each once, in that order."""
-        if self.key is None:
-            return ()
-        return (self.key,) if self._others is None else (self.key, *self._others)
+        return keys_of(self.touched())
+
+    def touched(self) -> Touched:
+        """The same, to be kept: most ask for one key, and then it costs nothing."""
+        return self.key if self._others is None else (cast(str, self.key), *self._others)
 
     @property
     def random(self) -> random.Random:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rules.evaluation import NO_MATCH, REACHED, Evaluation
 from rules.event import (
@@ -29,6 +29,8 @@ from rules.rule import Outcome
 
 Known = dict[Any, Json]
 """A key, or the tuple of keys of a deep_get() -> the single value there; what is absent is MISSING, or None for a tuple."""
+
+U = TypeVar("U")
 
 _UNKNOWN: Any = object()
 
@@ -134,25 +136,27 @@ class RecalledEvent(_AskedByGet):
     What PantherEvent keeps beside `raw` is there from then on: all that it does begins with a look at `raw`, or adds fields.
     """
 
-    __slots__ = ("_data", "_known", "_original", "_parse")
+    __slots__ = ("_data", "_known", "_original", "_parse", "_unparsed")
 
     def __init__(
         self,
         known: Known,
         epoch_s: int,
-        parse: Callable[[], tuple[dict[str, Json], DerivedFields | None]],
+        parse: Callable[[U], tuple[dict[str, Json], DerivedFields | None]],
+        unparsed: U,
         context: EventContext | None,
     ) -> None:
-        """`epoch_s` is the event's event_time_epoch(); `parse` gives the event and its p_ fields. `known` is not changed:
-        events share it."""
+        """`epoch_s` is the event's event_time_epoch(); `parse` makes the event and its p_ fields of what is `unparsed`.
+        `known` is not changed: events share it."""
         self._known = known
         self._epoch_s = epoch_s
         self._parse = parse
+        self._unparsed = unparsed
         self._context = context
         self._data: dict[str, Json] | None = None
 
     def _parsed(self) -> dict[str, Json]:
-        self._original, self._derived = self._parse()
+        self._original, self._derived = self._parse(self._unparsed)
         self._folded, self._added, self._fields = None, 0, None
         self._data = self._original
         return self._original
@@ -211,6 +215,11 @@ def _chars(known: Known) -> int:
     return sum(len(value) for value in known.values() if type(value) is str)
 
 
+def _fits(value: Json) -> bool:
+    """Whether equal values are the same, which 0.0 and -0.0 are not, and a parser that rounds gives it as it is."""
+    return type(value) is not float and (type(value) is not int or -(2**63) <= value < 2**64)
+
+
 def _is_text(key: object) -> bool:
     return type(key) is str
 
@@ -231,10 +240,14 @@ SILENT = Reached(NOWHERE, {})
 class _Fork:
     """A value that all probes ask for that have come so far."""
 
-    __slots__ = ("path", "ways")
+    __slots__ = ("deep", "first", "path", "rest", "ways")
 
     def __init__(self, path: str | tuple[str, ...]) -> None:
         self.path = path
+        keys = (path,) if isinstance(path, str) else path
+        self.first, self.rest = keys[0], keys[1:]
+        self.deep = keys is path
+        """It is deep_get() that asks, not get()."""
         self.ways: dict[Any, _Fork | Reached] = {}
 
 
@@ -252,21 +265,18 @@ class Recall:
         """It is not worth its while, or the rule does not do the same twice. For good: others are worth looking at."""
 
     def find(self, data: dict[str, Json]) -> Reached | None:
-        """What a probe of this event comes to; None where that has to be found out.
+        """What a probe of this event comes to; None where that has to be found out. Integers of more than 64 bits may be rounded.
 
         get() and deep_get() are written out (test_recall.py holds them together): it takes the place of a probe.
         """
         self._walks += 1
         step = self._top.get(None)
         while type(step) is _Fork:
-            path = step.path
-            if type(path) is str:  # as get() finds it
-                value = data.get(path, MISSING)
-                if value is MISSING:
-                    value = find_folded(data, path)
-            else:  # as deep_get() does
-                value = data
-                for key in path:
+            value = data.get(step.first, MISSING)
+            if value is MISSING:
+                value = find_folded(data, step.first)
+            if step.deep:
+                for key in step.rest:
                     if type(value) is not dict:
                         value = None
                         break
@@ -277,7 +287,7 @@ class Recall:
             kind = type(value)
             if kind is not str and value is not None and value is not MISSING:
                 if kind is not int and kind is not bool:
-                    return None  # learn() takes no float either: 0.0 is equal to -0.0, and not the same
+                    return None  # see _fits()
                 value = kind, value
             step = step.ways.get(value)
         return step  # type: ignore[return-value]
@@ -287,7 +297,7 @@ class Recall:
         self._missed()
         if self.off or self._leaves >= self._most_leaves:
             return
-        if len(known) > _MOST_READS or _chars(known) > _MOST_CHARS or float in map(type, known.values()):
+        if len(known) > _MOST_READS or _chars(known) > _MOST_CHARS or not all(map(_fits, known.values())):
             return
         ways, way = self._top, None
         for path, value in known.items():

@@ -97,8 +97,8 @@ class State:
         self._counters: dict[str, int] = {}
         self._sets: dict[str, tuple[str, ...]] = {}
         self._dictionaries: dict[str, str] = {}
-        self._expiries: dict[str, int] = {}
-        """Every key is here, one that only waits for its first value included."""
+        self.expiries: dict[str, int] = {}
+        """In seconds since 1970. Every key is here, one that only waits for its first value included. Not to be changed."""
         self._visits: deque[str] = deque()
         """Every key again, in the order in which free() looks at them. May also name keys that are gone."""
         self.new_keys: list[str] | None = None
@@ -112,7 +112,7 @@ class State:
 
     def __len__(self) -> int:
         """How many keys are stored: the live, and the expired that free() has not met yet."""
-        return len(self._expiries)
+        return len(self.expiries)
 
     # --- counters ------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,8 @@ class State:
         """Returns the new count."""
         if type(val) is not int:
             raise TypeError(f"{_at('increment_counter', key)}: val {_shown(val)} is no int: count whole numbers")
-        count = (self._counters.get(key, 0) if self._is_live(key) else 0) + val
+        expiry_s = self.expiries.get(key)  # _is_live() written out: most rules count
+        count = val if expiry_s is None or expiry_s <= self.clock_s else self._counters.get(key, 0) + val
         if not _LEAST <= count <= _MOST:
             raise ValueError(f"{_at('increment_counter', key)}: {count} is beyond 64 bits: reset the counter in time")
         self._write("increment_counter", key, epoch_seconds)
@@ -245,12 +246,12 @@ class State:
         self._write("set_key_expiration", key, epoch_seconds)
 
     def _is_live(self, key: str) -> bool:
-        expiry_s = self._expiries.get(key)
+        expiry_s = self.expiries.get(key)
         return expiry_s is not None and expiry_s > self.clock_s
 
     def _write(self, helper: str, key: str, epoch_seconds: object = None) -> None:
         """What every write does beside setting its value: check and set the expiry, start afresh what has expired."""
-        before_s = self._expiries.get(key)
+        before_s = self.expiries.get(key)
         live = before_s is not None and before_s > self.clock_s
         after_s = before_s if live and epoch_seconds is None else self._expiry_s(helper, key, epoch_seconds)
         assert after_s is not None
@@ -262,7 +263,7 @@ class State:
                 self.dirty[key] = image
         elif key not in self.dirty:  # someone has taken what the evaluation wrote before
             self.dirty[key] = self._image(key)
-        self._expiries[key] = after_s
+        self.expiries[key] = after_s
         if before_s is None:
             self._add(key)
         elif not live:
@@ -271,12 +272,15 @@ class State:
     def _expiry_s(self, helper: str, key: str, epoch_seconds: object) -> int:
         if epoch_seconds is None:
             return int(self.clock_s) + NEW_KEY_TTL_S
-        if not isinstance(epoch_seconds, (int, float, str)):
+        if type(epoch_seconds) is int:
+            seconds = epoch_seconds
+        elif not isinstance(epoch_seconds, (int, float, str)):
             raise TypeError(_no_expiry(helper, key, epoch_seconds))
-        try:
-            seconds = int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
-        except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
-            raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
+        else:
+            try:
+                seconds = int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
+            except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
+                raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
         expiry_s = seconds if seconds >= RELATIVE_BELOW_S else int(self.clock_s) + seconds
         if not _LEAST <= expiry_s <= _MOST:
             raise ValueError(_no_expiry(helper, key, epoch_seconds))
@@ -320,7 +324,7 @@ class State:
         return Row(key, *(self._epoch_images.get(key) or self._image(key)))
 
     def _image(self, key: str) -> Image:
-        expiry_s = self._expiries.get(key)
+        expiry_s = self.expiries.get(key)
         if expiry_s is None:
             return _UNKNOWN
         return self._counters.get(key), self._sets.get(key), self._dictionaries.get(key), expiry_s
@@ -329,9 +333,9 @@ class State:
         counter, members, dictionary, expiry_s = image
         self._drop_values(key)
         if expiry_s is None:
-            self._expiries.pop(key, None)
+            self.expiries.pop(key, None)
             return
-        self._expiries[key] = expiry_s
+        self.expiries[key] = expiry_s
         if counter is not None:
             self._counters[key] = counter
         if members is not None:
@@ -356,7 +360,7 @@ class State:
     def capture_all(self, horizon_s: float) -> Capture[str, Image]:
         """What rows() gives now, for a snapshot that needs no earlier one: nothing is dirty then."""
         self.take_dirty()
-        return self._captured(list(self._expiries), lambda image: image[-1] is not None and image[-1] > horizon_s)
+        return self._captured(list(self.expiries), lambda image: image[-1] is not None and image[-1] > horizon_s)
 
     def _captured(self, keys: Collection[str], wanted: Callable[[Image], bool] | None) -> Capture[str, Image]:
         return self._captures.add(Capture(keys, self._image, self.dirty, wanted))
@@ -374,19 +378,19 @@ class State:
         images = {**self.dirty, **self._taken} if to_settled else self.dirty
         for key, image in images.items():
             self._store(key, image)
-        self._visits = deque(self._expiries)
+        self._visits = deque(self.expiries)
         self.dirty, self._taken = {}, {}
         self._captures.forget()  # they were of a life that is over
 
     def keys(self) -> list[str]:
         """All keys, the expired ones that free() has not met yet included."""
-        return list(self._expiries)
+        return list(self.expiries)
 
     def give_away(self, keys: Collection[str]) -> list[Row]:
         """The rows of these keys, as far as they are here; another shard has them from now on. That makes no key dirty."""
         self.begin()
         self._captures.keep(keys, self._image)
-        counters, sets, dictionaries, expiries = self._counters, self._sets, self._dictionaries, self._expiries
+        counters, sets, dictionaries, expiries = self._counters, self._sets, self._dictionaries, self.expiries
         rows: list[Row] = []
         for key in keys:
             self.dirty.pop(key, None)
@@ -405,13 +409,13 @@ class State:
 
         With the horizon W - lateness, which no clock to come lies before, these are the final state (DESIGN 11.18).
         """
-        for key, expiry_s in self._expiries.items():
+        for key, expiry_s in self.expiries.items():
             if expiry_s > horizon_s:
                 yield self.row(key)
 
     def first(self, prefix: str, limit: int, horizon_s: float) -> tuple[list[Row], int]:
         """Of the keys that begin with `prefix` and expire after the horizon the first `limit` in order, and their number."""
-        found = [key for key, expiry_s in self._expiries.items() if expiry_s > horizon_s and key.startswith(prefix)]
+        found = [key for key, expiry_s in self.expiries.items() if expiry_s > horizon_s and key.startswith(prefix)]
         return [self.row(key) for key in heapq.nsmallest(limit, found)], len(found)
 
     def put(self, rows: Collection[Row]) -> None:
@@ -435,7 +439,7 @@ class State:
         self._place(rows)
 
     def _place(self, rows: Iterable[Fields]) -> None:
-        expiries = self._expiries
+        expiries = self.expiries
         for key, counter, members, dictionary, expiry_s in rows:
             if key in expiries:
                 self._drop_values(key)
@@ -463,7 +467,7 @@ class State:
         freed = 0
         for _ in range(min(limit, len(self._visits))):
             key = self._visits.popleft()
-            expiry_s = self._expiries.get(key)
+            expiry_s = self.expiries.get(key)
             if expiry_s is None:
                 continue
             if expiry_s > horizon_s:
@@ -472,19 +476,19 @@ class State:
             if key not in self.dirty:
                 self.dirty[key] = self._image(key)
             self._drop_values(key)
-            del self._expiries[key]
+            del self.expiries[key]
             freed += 1
         return freed
 
     def validate(self) -> None:
         """Raise AssertionError when the columns contradict each other; reads all of them."""
         columns: tuple[Mapping[str, object], ...] = (self._counters, self._sets, self._dictionaries)
-        for key in (key for column in columns for key in column if key not in self._expiries):
+        for key in (key for column in columns for key in column if key not in self.expiries):
             raise AssertionError(f"key {key!r} has a value and no expiry")
         for key, members in self._sets.items():
             if not members or len(set(members)) < len(members):
                 raise AssertionError(f"key {key!r} stores an empty set, or a member twice: {members}")
-        for key in self._expiries.keys() - set(self._visits):
+        for key in self.expiries.keys() - set(self._visits):
             raise AssertionError(f"key {key!r} will never be freed")
 
 

@@ -32,7 +32,7 @@ from cluster.core.messages import (
     TooLong,
 )
 from cluster.core.poison import ENDED, NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
-from cluster.core.prefilter import Prefilter, may_hold_long_integers
+from cluster.core.prefilter import Prefilter
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
@@ -48,6 +48,10 @@ _DEAD_LETTER_HEAD_BYTES = 4096
 
 _RECALLED, _LEAST_RECALLED = 65_536, 64
 """How many different probes are remembered of a pack's rules on events of one log type, and of each rule at least."""
+
+
+_ODD = object()
+_PARSED_AHEAD = 16
 
 
 class NeedsTime(NamedTuple):
@@ -107,10 +111,9 @@ class _Work:
     clock: SliceClock
     current_s: float | None
     """The time of the event in hand: its own, else that of the one before it (DESIGN 11.3)."""
-    rounds: bool = False
-    """The record in hand needs the exact parser."""
     events: int = 0
     """How many were parsed so far: the place of the event in hand."""
+    probes: int = 0
     matched: bool = False
     """A rule that reached no state matched the event in hand."""
 
@@ -121,6 +124,7 @@ class _Probed:
     __slots__ = ("_context", "_derived", "_plain", "_recorded", "data")
 
     def __init__(self, data: dict[str, Any], derived: Derived, context: EventContext | None) -> None:
+        """`data` is exact: rules that run may look at any number."""
         self.data = data
         self._derived = derived
         self._context = context
@@ -156,7 +160,8 @@ class Decoder:
         self.plain = plain
         self._log_types = dict(log_types)
         self._context_of = context_of
-        self._known: dict[str, tuple[LogType, EventContext | None]] = {}
+        self._known: dict[tuple[str, str], tuple[_Parse, EventContext | None]] = {}
+        """(log type, source) -> what events of both share."""
 
     def log_type(self, name: str) -> LogType:
         found = self._log_types.get(name)
@@ -166,23 +171,23 @@ class Decoder:
 
     def routed(self, item: Routed, source: str) -> PantherEvent:
         """A routed event, which is parsed only if more is asked of it than at ingest."""
-        _, position, time_s, _, name, _, raw, sub, rounds, known, epoch_s = item
-        kind = self._known.get(name)
+        name = item[4]
+        kind = self._known.get((name, source))
         if kind is None:
-            kind = self._known[name] = self.log_type(name), self._context_of(name)
-        log_type, context = kind
-        parsed = partial(_parsed, log_type, raw, rounds, sub, time_s, position, source)
+            kind = self._known[name, source] = partial(_parsed, self.log_type(name), source), self._context_of(name)
+        parse_item, context = kind
         if self.plain:
-            return PantherEvent(*parsed(), context)
-        return RecalledEvent(known, epoch_s, parsed, context)
+            return PantherEvent(*parse_item(item), context)
+        return RecalledEvent(item[8], item[9], parse_item, item, context)
 
 
-def _parsed(
-    log_type: LogType, raw: bytes, rounds: bool, sub: int, time_s: float, position: Position, source: str
-) -> tuple[dict[str, Any], Derived]:
+_Parse = Callable[[Routed], tuple[dict[str, Any], Derived]]
+
+
+def _parsed(log_type: LogType, source: str, item: Routed) -> tuple[dict[str, Any], Derived]:
     """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""
-    record = cast(dict[str, Any], parse(raw) if rounds else parse_rounding(raw))
-    event = log_type.events_of(record)[sub]
+    _, position, time_s, _, _, _, raw, sub, _, _ = item
+    event = log_type.events_of(cast(dict[str, Any], parse(raw)))[sub]
     return event, log_type.derive(event, time_s, position, source)
 
 
@@ -264,19 +269,15 @@ class Ingest:
         )
         work = _Work(done, number, partition, source, owners, SliceClock(), time_before_s)
         default = self._plan(log_type)
-        loads = orjson.loads
         too_long = list(records.too_long)
         for batch in _batches(records, default.prefilter, too_long):
             done.counts.skipped_unparsed += batch.skipped
             done.records += batch.skipped + len(batch.raws)
             settled = 0  # the times before it are known
-            long_integers = may_hold_long_integers(batch.raws)
-            records_of_batch = zip(batch.raws, batch.offsets, batch.starts, batch.stops, strict=True)
-            for number_in_batch, (raw, offset, start, stop) in enumerate(records_of_batch):
+            places = zip(batch.offsets, batch.starts, batch.stops, strict=True)
+            for record, raw, (offset, start, stop) in zip(_parsed_ahead(batch.raws), batch.raws, places, strict=True):
                 try:
-                    try:
-                        record = loads(raw)
-                    except orjson.JSONDecodeError:
+                    if record is _ODD:
                         record = parse_rounding(raw)
                     if type(record) is not dict:
                         raise ValueError(f"the record is {_kind(record)}, not an object")
@@ -304,14 +305,12 @@ class Ingest:
                     return self._needs_time(records, log_type)
                 candidates = plan.candidates(record)
                 if candidates:
-                    work.rounds = number_in_batch in long_integers and has_long_integer(raw)
-                    if work.rounds:
-                        record = cast(dict[str, Any], parse(raw))
                     self._on_event(work, plan, candidates, record, (partition, offset), raw)
                 work.events += 1
             if batch.skipped:
                 self._settle(work, batch.between(settled, batch.end), log_type)
         done.counts.events = work.events + done.counts.skipped_unparsed
+        done.counts.probes = work.probes
         for rule_id in default.unfiltered:
             done.counts.rules[rule_id] = RuleCounts(parsed=work.events)
         done.dead_letters += [_too_long(number, partition, source, long) for long in too_long]
@@ -339,7 +338,6 @@ class Ingest:
             return False
         candidates = plan.candidates(event)
         if candidates:
-            work.rounds = True  # split records are rare enough to be parsed exactly, always
             self._cells[SUB] = position[2] if len(position) > 2 else 0
             self._on_event(work, plan, candidates, event, position, raw)
         work.events += 1
@@ -377,21 +375,21 @@ class Ingest:
         position: Position,
         raw: bytes,
     ) -> None:
-        """Find out which key groups the event's rules reach, those whose guard it meets, and send it to their owners."""
-        done = work.done
+        """Find out which key groups the event's rules reach, those whose guard it meets, and send it to their owners.
+
+        Long integers in `data` may be rounded. Recall takes no float for known, so what it says holds of the exact data too.
+        """
         time_s = work.current_s or 0.0
-        work.matched = False
         event: _Probed | None = None
         touched: dict[int, tuple[int, ...]] | None = None
         known: Known = {}
-        self._cells[OFFSET] = position[1]
+        rules = plan.rules
         for candidate in candidates:
-            ordinal, rule, recall = plan.rules[candidate]
+            ordinal, rule, recall = rules[candidate]
             reached = None if recall.off else recall.find(data)
             if reached is None:
                 if event is None:
-                    event = _Probed(data, plan.log_type.derive(data, time_s, position, work.source), plan.context)
-                    self._evaluation.begin_event(time_s, position)
+                    event = self._probed(work, plan, data, time_s, position, raw)
                 reached = self._probe(work, plan, ordinal, rule, recall, event, position)
             group, asked = reached
             if group == NOWHERE:
@@ -402,16 +400,27 @@ class Ingest:
             else:
                 touched[owner] = (*touched.get(owner, ()), ordinal)
                 known = {**known, **asked}
-        done.counts.probes += len(candidates)
+        work.probes += len(candidates)
         if touched is not None:  # once for each shard that owns a key
             sub = position[2] if len(position) > 2 else 0
-            w_s, name, place, rounds = work.clock.local_w_s, plan.log_type.name, work.events, work.rounds
+            w_s, name, place, routed = work.clock.local_w_s, plan.log_type.name, work.events, work.done.routed
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
             for owner, ordinals in touched.items():
-                item = (place, position, time_s, w_s, name, ordinals, raw, sub, rounds, known, epoch_s)
-                done.routed[owner].events.append(item)
-        if work.matched or touched is not None:
+                item = (place, position, time_s, w_s, name, ordinals, raw, sub, known, epoch_s)
+                routed[owner].events.append(item)
+            work.clock.activate(place, time_s)
+        elif work.matched:
             work.clock.activate(work.events, time_s)
+        work.matched = False
+
+    def _probed(
+        self, work: _Work, plan: _Plan, data: dict[str, Any], time_s: float, position: Position, raw: bytes
+    ) -> _Probed:
+        """The event for rules that have to run."""
+        if not plan.splits and has_long_integer(raw):  # what was split is exact
+            data = cast(dict[str, Any], parse(raw))
+        self._evaluation.begin_event(time_s, position)
+        return _Probed(data, plan.log_type.derive(data, time_s, position, work.source), plan.context)
 
     def _probe(
         self,
@@ -425,6 +434,7 @@ class Ingest:
     ) -> Reached:
         """Run a rule until it reaches state. What it comes to without is final."""
         evaluation = self._evaluation
+        self._cells[OFFSET] = position[1]
         self._cells[ORDINAL] = ordinal
         if self._decoder.plain or (recall.off and not rule.reaches_state):
             recorded, known = None, {}
@@ -480,6 +490,25 @@ class Ingest:
             if known:
                 return known[-1]
         return None
+
+
+def _parsed_ahead(raws: Sequence[bytes]) -> Iterator[Any]:
+    """The values of records, _ODD where only parse_rounding() can say. A few are parsed at a time: parser and rules fit
+    into the processor's nearest cache one by one only."""
+    loads = orjson.loads
+    for at in range(0, len(raws), _PARSED_AHEAD):
+        few = raws[at : at + _PARSED_AHEAD]
+        try:
+            yield from list(map(loads, few))
+        except orjson.JSONDecodeError:
+            yield from map(_parsed_or_odd, few)
+
+
+def _parsed_or_odd(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _ODD
 
 
 class _Batch(NamedTuple):

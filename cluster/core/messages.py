@@ -114,7 +114,7 @@ class Task(NamedTuple):
     slice: Slice
 
 
-Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes, int, bool, Known, int]
+Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes, int, Known, int]
 """A RoutedEvent on its way."""
 
 
@@ -134,8 +134,6 @@ class RoutedEvent(NamedTuple):
     raw: bytes
     sub: int
     """Which event of the record, where its log type splits records; else 0."""
-    rounds: bool
-    """The record holds an integer that only the slower, exact parser reads."""
     known: Known
     """What the probes asked of the event, and found."""
     epoch_s: int

@@ -10,8 +10,7 @@ Hyperscan cannot be installed, everything is parsed.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
@@ -38,25 +37,6 @@ def _database(patterns: list[bytes], ids: list[int]) -> Any:
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(expressions=patterns, ids=ids)
     return database
-
-
-_NINETEEN_DIGITS = None if hyperscan is None else _database([rb"[0-9]{19}"], [0])
-
-
-def may_hold_long_integers(raws: Sequence[bytes]) -> Collection[int]:
-    """The numbers of all records for which rules.jsontext.has_long_integer() may be true, in a fifth of its time."""
-    if _NINETEEN_DIGITS is None or not raws:
-        return range(len(raws))
-    hits: list[int] = []
-
-    def hit(kind: int, start: int, to: int, flags: int, context: Any) -> None:
-        hits.append(to)
-
-    _NINETEEN_DIGITS.scan(b"\n".join(raws), hit)
-    if not hits:
-        return ()
-    ends = list(accumulate(len(raw) + 1 for raw in raws))
-    return {bisect_left(ends, to) for to in hits}
 
 
 class Prefilter:

@@ -24,9 +24,11 @@ Reading runs ahead of executing by as many epochs as the coordinator cuts. Pure:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from cluster.core import records, snapshot
@@ -63,6 +65,7 @@ from cluster.core.messages import (
     Partition,
     Position,
     Records,
+    Routed,
     RoutedEvent,
     RoutedSlice,
     RuleCounts,
@@ -96,7 +99,7 @@ from cluster.core.poison import (
 )
 from cluster.core.watermark import NEVER_S, Watermark
 from rules.capture import Capture
-from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
+from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, Touched, evaluate, keys_of
 from rules.event import PantherEvent
 from rules.logtypes import LogType
 from rules.pack import Pack
@@ -133,6 +136,10 @@ class ShardConfig:
     """Do not parse lines that no rule can match; off, dead letters are complete, and all is slower."""
     sorted_keys: int = 10_000
     """How many keys an epoch sorts while a rescale is prepared: some 5 to 20 ms."""
+
+
+_ordinals: Callable[[Routed], tuple[int, ...]] = itemgetter(5)
+"""An event's rules."""
 
 
 class _Lender:
@@ -178,9 +185,9 @@ class _Epoch:
     moved: dict[int, GroupsMoved] = field(default_factory=dict)
     moves: Moves | None = None
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
-    rule_sets: dict[tuple[int, ...], int] = field(default_factory=dict)
+    rule_sets: Counter[tuple[int, ...]] = field(default_factory=Counter)
     """Ordinals that an event was executed by -> how many events."""
-    touched: list[tuple[str, ...]] = field(default_factory=list)
+    touched: list[Touched] = field(default_factory=list)
     """The keys of each executed evaluation, in order; kept where other shards may ask for them."""
     joining: list[JoinedEvaluation] = field(default_factory=list)
     """Own evaluations that were deferred."""
@@ -593,14 +600,14 @@ class Shard:
         evaluation = self._alone if alone else self._among_others
         state = self.state
         clock = self._watermark.clock(routed.times, self._config.lateness_s)
-        rule_sets, touched = epoch.rule_sets, epoch.touched
+        epoch.rule_sets.update(map(_ordinals, routed.events))
+        touched = epoch.touched
         rules, decode = self._rules, self._decoder.routed
         cells = self._cells
         suspects = self._suspected(cut)
         begin_run(cells, partition, final=alone)
         for item in routed.events:
-            place, position, time_s, local_w_s, _, ordinals, _, sub, *_ = item
-            rule_sets[ordinals] = rule_sets.get(ordinals, 0) + 1
+            place, position, time_s, local_w_s, _, ordinals, _, sub, _, _ = item
             event = decode(item, source)
             clock_s = state.clock_s = clock(place, local_w_s, time_s)
             evaluation.begin_event(time_s, position)
@@ -613,7 +620,7 @@ class Shard:
                 else:
                     outcome = evaluate(rule, event, evaluation)
                 if not alone:
-                    touched.append(evaluation.keys())
+                    touched.append(evaluation.touched())
                 if outcome is DEFERRED:
                     order = (routed.number, place, ordinal)
                     keys = evaluation.keys()
@@ -778,7 +785,7 @@ class Shard:
                 clock_s = clock(item.place, item.local_w_s, item.time_s)
                 for ordinal in item.rules:
                     order = (part.number, item.place, ordinal)
-                    keys = next(touched)
+                    keys = keys_of(next(touched))
                     if order not in deferred:
                         yield JoinedEvaluation(order, partition, clock_s, item, keys)
             watermark = watermark.after(part.times)

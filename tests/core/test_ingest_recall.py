@@ -18,10 +18,10 @@ from tests.core.test_shard import TYPES, pack_of
 LOG = [json.dumps({"kind": kind, "user": "u", "t": 1_700_000_000 + n}).encode() for n, kind in enumerate("abaabba")]
 
 
-def ingested(pack: Pack) -> tuple[Decoder, IngestedSlice]:
+def ingested(pack: Pack, log: list[bytes] = LOG) -> tuple[Decoder, IngestedSlice]:
     decoder = Decoder(TYPES, pack.context_of, plain=pack.names_event_class)
     machine = Ingest(pack, decoder, 64, unwatched())
-    records = Records(LOG, offsets_of(LOG, 0), [], sum(map(len, LOG)) + len(LOG), True)
+    records = Records(log, offsets_of(log, 0), [], sum(map(len, log)) + len(log), True)
     done = machine.slice(0, 0, "p.jsonl", "T", records, None, balanced(1, 64), 1)
     assert isinstance(done, IngestedSlice)
     return decoder, done
@@ -55,7 +55,28 @@ def test_events_are_of_the_class_that_a_pack_names(known: bool) -> None:
 def test_events_with_the_same_answers_share_what_is_known_of_them() -> None:
     _, done = ingested(pack_of(R=COUNTING.format(imports="", condition="")))
 
-    first, *others = (item[9] for item in done.routed[0].events)
+    first, *others = (item[8] for item in done.routed[0].events)
     assert first == {"kind": "a", "user": "u"}
     assert all(known is first for known in others)
     assert done.counts.probes == 4, "those that were recalled included"
+
+
+NUMBERED = """\
+from panther_detection_helpers.caching import increment_counter
+
+
+def rule(event):
+    return increment_counter(f"{event.get('n')} {event.get('m')}") > 0
+"""
+
+
+def test_long_integers_are_exact_for_rules_and_their_probes_are_run_each_time() -> None:
+    numbers = [2**70, 2**70 + 1, 2**70, 2**63, 2**63, -(2**63) - 1, 2**64]
+    log = [json.dumps({"n": n, "m": 0, "t": 1_700_000_000}).encode() for n in numbers]
+    decoder, done = ingested(pack_of(R=NUMBERED), log)
+
+    routed = done.routed[0].events
+    assert [item[8] for item in routed] == [{"n": n, "m": 0} for n in numbers]
+    assert [decoder.routed(item, "p.jsonl").to_dict()["n"] for item in routed] == numbers
+    assert routed[3][8] is routed[4][8], "an integer of 64 bits is remembered"
+    assert routed[0][8] is not routed[2][8], "a longer one is not"

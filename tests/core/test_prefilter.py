@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +13,7 @@ from cluster.core.keygroups import balanced
 from cluster.core.lines import offsets_of
 from cluster.core.messages import Lines, Records, Routed
 from cluster.core.poison import unwatched
-from cluster.core.prefilter import Prefilter, may_hold_long_integers
-from rules.jsontext import has_long_integer
+from cluster.core.prefilter import Prefilter
 from rules.pack import Pack
 from tests.core.test_shard import IMPORT, TYPES, pack_of
 
@@ -24,26 +22,6 @@ GUARDED = IMPORT + (
     '    return increment_counter("k:" + str(event.get("user"))) > 1\n'
 )
 PLAIN = 'def rule(event):\n    return event.get("kind") == "bad"\n'
-
-
-_NUMBERS = st.integers(-(10**24), 10**24).map(str)
-_RECORDS = st.one_of(_NUMBERS, st.text(alphabet="0123456789-, e", max_size=45)).map(lambda text: f'{{"n":{text}}}'.encode())
-
-
-@given(st.lists(_RECORDS, max_size=8))
-def test_records_with_integers_that_the_fast_parser_would_round_are_all_among_those_to_look_at(raws: list[bytes]) -> None:
-    found = may_hold_long_integers(raws)
-
-    assert set(found) <= set(range(len(raws)))
-    assert {number for number, raw in enumerate(raws) if has_long_integer(raw)} <= set(found)
-
-
-@pytest.mark.skipif(find_spec("hyperscan") is None, reason="no Hyperscan on this platform: everything is looked at")
-def test_digits_of_two_records_are_no_long_integer() -> None:
-    half, whole = b'{"n":12345678901', b'{"n":12345678901234567890}'
-
-    assert not may_hold_long_integers([half, b"2345678901}", half])
-    assert set(may_hold_long_integers([half, whole, half, whole])) == {1, 3}
 
 
 def ingest(pack: Pack, lines: list[bytes], *, prefilter: bool, uncut: bool = False) -> IngestedSlice | NeedsTime:

@@ -28,7 +28,7 @@ def event(request: pytest.FixtureRequest) -> PantherEvent:
     if request.param == "recorded":
         return recorded
     recorded.get("present"), recorded.get("absent"), recorded.deep_get("userIdentity", "ARN")
-    return RecalledEvent(recorded.known, 0, lambda: (data, None), None)
+    return RecalledEvent(recorded.known, 0, lambda data: (data, None), data, None)
 
 
 def test_keys_are_case_insensitive_at_every_level(event: PantherEvent) -> None:

@@ -102,7 +102,7 @@ def test_recorded_and_recalled_events_answer_as_any_event_does(
 
     known = pickle.loads(pickle.dumps(recorded.known))
     epoch_s = _plain(data).event_time_epoch()
-    recalled = RecalledEvent(known, epoch_s, lambda: (data, CLOUDTRAIL.derive(data, TIME_S, (0, 7), "s")), None)
+    recalled = RecalledEvent(known, epoch_s, lambda data: (data, CLOUDTRAIL.derive(data, TIME_S, (0, 7), "s")), data, None)
     for what, question in [*after, *before]:
         assert _answer(recalled, question) == _answer(plain, question), what
     assert known == recorded.known, "known values are shared between events"
@@ -111,11 +111,11 @@ def test_recorded_and_recalled_events_answer_as_any_event_does(
 def test_a_recalled_event_is_parsed_only_where_more_is_asked_than_is_known() -> None:
     parsed: list[int] = []
 
-    def parse() -> tuple[dict[str, Any], None]:
+    def parse(_: None) -> tuple[dict[str, Any], None]:
         parsed.append(1)
         return {"a": "x", "b": {"c": 1}, "d": 2}, None
 
-    event = RecalledEvent({"a": "x", "absent": MISSING, ("b", "c"): 1, ("b", "d"): None}, 7, parse, None)
+    event = RecalledEvent({"a": "x", "absent": MISSING, ("b", "c"): 1, ("b", "d"): None}, 7, parse, None, None)
 
     assert (event["a"], event.get("absent", 3), event.deep_get("b", "c"), event.event_time_epoch()) == ("x", 3, 1, 7)
     assert event.deep_get("b", "d", default=5) == 5
