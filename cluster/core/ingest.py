@@ -50,10 +50,6 @@ _RECALLED, _LEAST_RECALLED = 65_536, 64
 """How many different probes are remembered of a pack's rules on events of one log type, and of each rule at least."""
 
 
-_ODD = object()
-_PARSED_AHEAD = 16
-
-
 class NeedsTime(NamedTuple):
     """The slice starts with an event that has no time of its own: somebody must say the time before it."""
 
@@ -269,15 +265,18 @@ class Ingest:
         )
         work = _Work(done, number, partition, source, owners, SliceClock(), time_before_s)
         default = self._plan(log_type)
+        loads = orjson.loads
         too_long = list(records.too_long)
         for batch in _batches(records, default.prefilter, too_long):
             done.counts.skipped_unparsed += batch.skipped
             done.records += batch.skipped + len(batch.raws)
             settled = 0  # the times before it are known
             places = zip(batch.offsets, batch.starts, batch.stops, strict=True)
-            for record, raw, (offset, start, stop) in zip(_parsed_ahead(batch.raws), batch.raws, places, strict=True):
+            for raw, (offset, start, stop) in zip(batch.raws, places, strict=True):
                 try:
-                    if record is _ODD:
+                    try:
+                        record = loads(raw)
+                    except orjson.JSONDecodeError:
                         record = parse_rounding(raw)
                     if type(record) is not dict:
                         raise ValueError(f"the record is {_kind(record)}, not an object")
@@ -490,25 +489,6 @@ class Ingest:
             if known:
                 return known[-1]
         return None
-
-
-def _parsed_ahead(raws: Sequence[bytes]) -> Iterator[Any]:
-    """The values of records, _ODD where only parse_rounding() can say. A few are parsed at a time: parser and rules fit
-    into the processor's nearest cache one by one only."""
-    loads = orjson.loads
-    for at in range(0, len(raws), _PARSED_AHEAD):
-        few = raws[at : at + _PARSED_AHEAD]
-        try:
-            yield from list(map(loads, few))
-        except orjson.JSONDecodeError:
-            yield from map(_parsed_or_odd, few)
-
-
-def _parsed_or_odd(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return _ODD
 
 
 class _Batch(NamedTuple):
