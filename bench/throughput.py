@@ -203,6 +203,7 @@ CONTESTS = (
         SPARSE,
         (BARE,),
         (Goal("bare loop, one core", ("bare loop",), 3, 6),),
+        LARGE_EVENTS,
     ),
     Contest(
         "dense",
