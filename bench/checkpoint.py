@@ -86,6 +86,7 @@ def run(smoke: bool, cache: Path = CACHE) -> dict[str, Any]:
 def _pauses(directory: Path, keys: int, dirty: int, repeats: int) -> tuple[list[tuple[float, float]], float]:
     """((longest gap during a checkpoint, the same without one), in ms) of each repetition; bytes per dirty counter."""
     names = [f"Some.Rule:user-{number * 7919 % keys:09d}" for number in range(keys)]
+    written = names[:dirty]  # and no others: more dirty keys than were asked for make longer pauses
     state, windows = State(), Windows()
     state.clock_s = _CLOCK_S
     _count(state, names)
@@ -98,16 +99,16 @@ def _pauses(directory: Path, keys: int, dirty: int, repeats: int) -> tuple[list[
     found: list[tuple[float, float]] = []
     stored: list[Message] = []
     for number in range(repeats):
-        _count(state, names[:dirty])
+        _count(state, written)
 
         def snapshot(name: str = str(number)) -> Callable[[], None]:
             """Capture, as a shard does between two evaluations; what comes back is for the thread beside it."""
             effect = StoreSnapshot(0, 0, name, state.capture_dirty(), windows.capture_dirty())
             return lambda: stored.append(store_snapshot(store, "bench", effect))
 
-        during_s, took_s = _longest_gap(state, names, snapshot)
+        during_s, took_s = _longest_gap(state, written, snapshot)
         idle = partial(time.sleep, took_s)
-        after_s, _ = _longest_gap(state, names, partial(partial, idle))
+        after_s, _ = _longest_gap(state, written, partial(partial, idle))
         state.settle()
         found.append((during_s * 1e3, after_s * 1e3))
         if number + 1 < repeats:  # what was written while we measured is not what the next is to hold

@@ -58,6 +58,7 @@ from cluster.core.messages import (
 )
 from cluster.core.ownership import Ownership
 from cluster.core.poison import NO_POISON, Poison, poison_of, poison_record
+from cluster.core.shares import SKIPPED_COST, Shares
 from cluster.core.watermark import NEVER_S, Watermark
 
 RUN_AHEAD_EPOCHS = 3
@@ -65,9 +66,6 @@ RUN_AHEAD_EPOCHS = 3
 
 _COMPRESSION_RATIO = 12
 """Decompressed size guessed from compressed size; CloudTrail under gzip measures 10 to 14. Only sizes epochs."""
-
-_SKIPPED_COST = 1 / 8
-"""Of an event that is skipped unparsed, as a part of what one costs that is parsed; measured 1/8 to 1/20."""
 
 _WHILE_MOVING = 1 / 32
 """Epochs are so much shorter during a rescale: what moves with one waits until its new owner has put a slice down."""
@@ -236,6 +234,7 @@ class Coordinator:
         self._waiting: list[tuple[int, int]] = []
         """(epoch, slice number) that wait for TimeKnown."""
         self._mean_bytes = _FIRST_MEAN_BYTES
+        self._shares = Shares()
         self._now_s: float | None = None
         self._checkpointed_at_s: float | None = None
         self._checkpoint: _Checkpoint | None = None
@@ -421,7 +420,7 @@ class Coordinator:
         usual = self._epoch_events()
         events = usual if self._ownership.settled else max(1, int(usual * _WHILE_MOVING))
         budget = float(events)
-        share = max(1.0, events / self._ownership.shards)
+        shares = self._shares.of(self._ownership.shards)
         while budget >= 1.0 and not self._input_over():  # less than an event is what rounding leaves
             index, start = self._cursor
             partition = self._partitions[index]
@@ -436,14 +435,15 @@ class Coordinator:
                     self._cursor = (index + 1, 0)
                     continue
                 unit = 1.0 if partition.format == "parquet" else self._mean_bytes
-                stop = min(size, start + math.ceil(share * unit))
-                tasks.append(self._task(tasks, Slice(index, start, stop)))
+                shard = self._next_shard(tasks)
+                stop = min(size, start + math.ceil(max(1.0, events * shares[shard]) * unit))
+                tasks.append(Task(len(tasks), shard, Slice(index, start, stop)))
                 self._cursor = (index, stop)
                 budget -= (stop - start) / unit
                 continue
             guess = partition.size_bytes * (_COMPRESSION_RATIO if partition.compression else 1) / self._mean_bytes
             if partition.format == "records" or guess <= usual:
-                tasks.append(self._task(tasks, Slice(index, start, None)))
+                tasks.append(Task(len(tasks), self._next_shard(tasks), Slice(index, start, None)))
                 self._cursor = (index + 1, 0)
                 budget -= max(1.0, guess)
                 continue
@@ -459,11 +459,12 @@ class Coordinator:
         events = float(self._config.epoch_events)
         counts = self.totals.counts
         if counts.events:
-            events /= 1 - counts.skipped_unparsed / counts.events * (1 - _SKIPPED_COST)
+            events /= 1 - counts.skipped_unparsed / counts.events * (1 - SKIPPED_COST)
         return int(events)
 
-    def _task(self, tasks: list[Task], part: Slice) -> Task:
-        return Task(len(tasks), (self._cut_epoch + len(tasks)) % self._ownership.shards, part)
+    def _next_shard(self, tasks: list[Task]) -> int:
+        """Who ingests the slice after these: all in turn, beginning with another one in each epoch."""
+        return (self._cut_epoch + len(tasks)) % self._ownership.shards
 
     def _known_length(self, partition: Partition) -> int | None:
         """Bytes or rows, where the partition can be cut anywhere; None where only its reader finds the end."""
@@ -525,6 +526,7 @@ class Coordinator:
         epoch = self._epochs[message.epoch]
         require(message.shard not in epoch.grouped, f"shard {message.shard} finished epoch {message.epoch} twice")
         epoch.grouped[message.shard] = message
+        self._shares.learn(message.shard, message.counts)
         if message.moves is not None:
             self.moves.append(message.moves)
         self._ownership.grouped(message.epoch, message.shard, message.keys, sorted_out=message.sorted_out)
