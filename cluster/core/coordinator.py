@@ -216,7 +216,7 @@ class Coordinator:
         self._rescale_to: int | None = None
         """Asked for and not begun."""
         self.moves: list[Moves] = []
-        """What moved since somebody emptied this, an entry for each epoch and shard."""
+        """What moved since somebody emptied this, an entry for each epoch and shard, where nothing did as well."""
         self._restored: set[int] = set()
         self._cursor = self._place = (progress.partition, progress.start)
         self._ended: set[int] = set()
@@ -527,8 +527,7 @@ class Coordinator:
         require(message.shard not in epoch.grouped, f"shard {message.shard} finished epoch {message.epoch} twice")
         epoch.grouped[message.shard] = message
         self._shares.learn(message.shard, message.counts)
-        if message.moves is not None:
-            self.moves.append(message.moves)
+        self.moves.append(message.moves)
         self._ownership.grouped(message.epoch, message.shard, message.keys, sorted_out=message.sorted_out)
         effects: list[Effect] = []
         while (ready := self._epochs.get(self._delivered + 1)) and len(ready.grouped) == ready.cut.shards:

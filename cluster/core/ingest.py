@@ -7,7 +7,7 @@ it depends on the event and the code only. Evaluations that touch no state are f
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -290,7 +290,7 @@ class Ingest:
                     done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), raw))
                     continue
                 if (plan.splits or own_s is None) and start > settled:
-                    self._settle(work, batch.between(settled, start), log_type)
+                    self._settle(work, batch.backwards(settled, start), log_type)
                 settled = stop
                 if plan.splits:
                     if not all(self._take(work, plan, *each, raw) for each in timed):
@@ -307,7 +307,7 @@ class Ingest:
                     self._on_event(work, plan, candidates, record, (partition, offset), raw)
                 work.events += 1
             if batch.skipped:
-                self._settle(work, batch.between(settled, batch.end), log_type)
+                self._settle(work, batch.backwards(settled, batch.end), log_type)
         done.counts.events = work.events + done.counts.skipped_unparsed
         done.counts.probes = work.probes
         for rule_id in default.unfiltered:
@@ -318,14 +318,14 @@ class Ingest:
         done.routed = [RoutedSlice(number, done.times, r.events) for r in done.routed]
         return done
 
-    def _settle(self, work: _Work, skipped: list[bytes], log_type: str) -> None:
+    def _settle(self, work: _Work, skipped_backwards: Iterable[bytes], log_type: str) -> None:
         """Take over the time of what was skipped, for events after it that have none."""
-        skipped_s = self._last_time(skipped, log_type)
+        skipped_s = self._last_time(skipped_backwards, log_type)
         if skipped_s is not None:
             work.current_s = work.done.last_time_s = skipped_s
 
     def _needs_time(self, records: Records, log_type: str) -> NeedsTime:
-        return NeedsTime(self._last_time(cut_all(records).raws, log_type))
+        return NeedsTime(self._last_time(reversed(cut_all(records).raws), log_type))
 
     def _take(
         self, work: _Work, plan: _Plan, event: dict[str, Any], own_s: float | None, position: Position, raw: bytes
@@ -474,11 +474,11 @@ class Ingest:
             found = FoundMatch(order, position, event_id, plan.log_type.name, time_s, 0.0, outcome.match)
             done.matches.append(FinalMatch(found, work.clock.local_w_s))
 
-    def _last_time(self, raws: list[bytes], log_type: str) -> float | None:
-        """The last time that any event of these records has of its own."""
-        for raw in reversed(raws):
+    def _last_time(self, backwards: Iterable[bytes], log_type: str) -> float | None:
+        """The first time that any event of these records, the last of which comes first, has of its own."""
+        for raw in backwards:
             try:
-                record = parse(raw)
+                record = parse_rounding(raw)
                 if not isinstance(record, dict):
                     continue
                 kind = self._own_plan(record.get("p_log_type"), self._plan(log_type)).log_type
@@ -505,10 +505,16 @@ class _Batch(NamedTuple):
     skipped: int
     source: bytes | list[bytes]
 
-    def between(self, start: int, stop: int) -> list[bytes]:
-        """The records that lie between two places."""
-        part = self.source[start:stop]
-        return part.split(b"\n") if isinstance(part, bytes) else part
+    def backwards(self, start: int, stop: int) -> Iterator[bytes]:
+        """The records that lie between two places, the last one first. Of lines nearly always one is asked for."""
+        source = self.source
+        if not isinstance(source, bytes):
+            yield from reversed(source[start:stop])
+            return
+        while stop > start:
+            newline = source.rfind(b"\n", start, stop)
+            yield source[max(newline + 1, start) : stop]
+            stop = newline
 
 
 def _batches(records: Records, prefilter: Prefilter | None, too_long: list[TooLong]) -> Iterator[_Batch]:

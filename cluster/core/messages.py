@@ -543,6 +543,9 @@ class Moves(NamedTuple):
     """The same for the groups that the shard had before."""
 
 
+AT_REST = Moves(0, 0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class EpochGrouped:
     """A shard has finished its part of an epoch."""
@@ -556,8 +559,7 @@ class EpochGrouped:
     """How many keys the shard stores."""
     sorted_out: bool = True
     """It can give away what the cut's target wants it to."""
-    moves: Moves | None = None
-    """In an epoch with which groups move, whoever has them."""
+    moves: Moves = AT_REST
     matches: list[Output] = field(default_factory=list)
     alerts: list[AlertOutput] = field(default_factory=list)
     errors: list[Output] = field(default_factory=list)

@@ -40,6 +40,7 @@ from cluster.core.kept import Kept
 from cluster.core.keygroups import Owners, key_grouping, window_group
 from cluster.core.lane import Lane
 from cluster.core.messages import (
+    AT_REST,
     AlertOutput,
     Blob,
     BlobsLoaded,
@@ -183,7 +184,7 @@ class _Epoch:
     takes: frozenset[int] = frozenset()
     """The shards whose GroupsMoved it waits for."""
     moved: dict[int, GroupsMoved] = field(default_factory=dict)
-    moves: Moves | None = None
+    moves: Moves = AT_REST
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
     rule_sets: Counter[tuple[int, ...]] = field(default_factory=Counter)
     """Ordinals that an event was executed by -> how many events."""
@@ -540,15 +541,13 @@ class Shard:
         came = [moved for moved in epoch.moved.values() if moved.groups]
         if came:
             self.kept.moved()
-        assert epoch.cut is not None
-        if epoch.cut.owners != self._owners:
-            now_s = self._timer()
-            epoch.moves = Moves(
-                sum(moved.groups for moved in came),
-                sum(len(moved.keys) for moved in came),
-                max((now_s - moved.executed_s for moved in came), default=0.0),
-                now_s - self._executed_s if self._executed_s else 0.0,
-            )
+        now_s = self._timer()
+        epoch.moves = Moves(
+            sum(moved.groups for moved in came),
+            sum(len(moved.keys) for moved in came),
+            max((now_s - moved.executed_s for moved in came), default=0.0),
+            now_s - self._executed_s if self._executed_s else 0.0,
+        )
         epoch.moved = {}
 
     def _sort_out(self, cut: EpochCut) -> bool:
