@@ -340,12 +340,15 @@ def _destinations(name: str, value: Any) -> list[str] | None:
     return [_safe(_exact(item)) for item in value[:MAX_DESTINATIONS]]
 
 
+# Not ensure_ascii: an escaped lone surrogate would be text that stricter JSON parsers refuse.
+_context_text = json.JSONEncoder(default=PantherEvent.json_encoder, allow_nan=False, ensure_ascii=False).encode
+
+
 def _context(name: str, value: Any) -> str:
     """JSON text. One that is too big is replaced by a note of its size, which by the contract is no error."""
     if not isinstance(value, Mapping):
         raise _wrong_type(name, "a mapping", value)
-    # Not ensure_ascii: an escaped lone surrogate would be text that stricter JSON parsers refuse.
-    text = json.dumps(value, default=PantherEvent.json_encoder, allow_nan=False, ensure_ascii=False)
+    text = _context_text(value)
     if len(text) > MAX_CONTEXT_CHARS:
         return json.dumps({"_error": f"alert_context size is [{len(text)}] characters, [{MAX_CONTEXT_CHARS}] at most"})
     return _safe(text)
