@@ -140,6 +140,10 @@ class LineFile:
         end = parts[-1].next_start if parts else first
         return Records([], [], [], end, not self._content.read_at(end, 1), parts)
 
+    def again(self, offset: int, size: int) -> bytes:
+        """The same bytes as before; of files that are not compressed. Fewer where the file has become shorter."""
+        return self._content.read_at(offset, size)
+
     def parts(self, position: int, stop: int | None) -> Iterator[Lines | CutLines]:
         """The lines from `position`, where one begins, to the one in which the byte before `stop` lies."""
         part: Lines | CutLines
@@ -153,7 +157,7 @@ class LineFile:
                     position, position + CHUNK_BYTES if stop is None else min(position + CHUNK_BYTES, stop)
                 )
             else:
-                part = Lines(position, data, end)
+                part = Lines(position, data, end, isinstance(self._content, PlainContent))
             yield part
             position = part.next_start
 

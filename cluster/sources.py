@@ -18,6 +18,7 @@ from typing import Any
 
 import xxhash
 
+from cluster.core.lines import digest_of
 from cluster.core.messages import Compression, Format, Partition, Records, Slice
 from cluster.files import (
     RECORDS_START,
@@ -254,10 +255,28 @@ class Reader:
         file = self._files.pop(slice.partition, None) or self._open(self._partitions[slice.partition])
         records = file.read(slice.start, slice.stop)
         if not records.at_end:
-            self._files[slice.partition] = file
-            if len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)
+            self._keep(slice.partition, file)
         return records
+
+    def read_again(self, partition: int, offset: int, length_bytes: int, digest: int) -> bytes:
+        """A record whose Lines said that it can be read again. Raises as read() does, and SourceChanged where it has another
+        digest (core/ingest.py) than it had."""
+        file = self._files.pop(partition, None) or self._open(self._partitions[partition])
+        assert isinstance(file, LineFile)
+        raw = file.again(offset, length_bytes)
+        if digest_of(raw) != digest:
+            path = self._partitions[partition].path
+            raise SourceChanged(
+                f"{path}: the record at byte {offset} is not what it was a moment ago: let files be as they are while a job "
+                "reads them"
+            )
+        self._keep(partition, file)
+        return raw
+
+    def _keep(self, partition: int, file: File) -> None:
+        self._files[partition] = file
+        if len(self._files) > OPEN_FILES:
+            self._files.popitem(last=False)
 
     def _open(self, partition: Partition) -> File:
         check_unchanged(partition)

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cluster.core.lines import cut_all
-from cluster.core.messages import Partition, Records, Slice, TooLong
+from cluster.core.lines import cut_all, digest_of
+from cluster.core.messages import Lines, Partition, Records, Slice, TooLong
 from cluster.files import CHUNK_BYTES, LineFile
 from cluster.sources import (
     HEAD_BYTES,
@@ -79,6 +79,35 @@ def joined(slices: Iterable[Records]) -> tuple[list[tuple[int, bytes]], list[Too
     slices = list(map(cut_all, slices))
     pairs = [pair for each in slices for pair in zip(each.offsets, each.raws, strict=True)]
     return pairs, [too_long for each in slices for too_long in each.too_long]
+
+
+# --- reading again --------------------------------------------------------------------------------------------------
+
+
+def test_a_record_can_be_read_again_as_long_as_it_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a":1}\n{"a":2}\n{"a":3}\n')
+    reader = Reader([partition_of(path)])
+    (lines,) = reader.read(Slice(0, 0, 24)).lines
+
+    assert isinstance(lines, Lines)
+    assert lines.again
+    assert reader.read_again(0, 8, 7, digest_of(b'{"a":2}')) == b'{"a":2}'
+    with path.open("r+b") as file:
+        file.seek(8)
+        file.write(b'{"a":7}')
+    with pytest.raises(SourceChanged, match=r"a\.jsonl: the record at byte 8 is not what it was"):
+        reader.read_again(0, 8, 7, digest_of(b'{"a":2}'))
+    path.write_bytes(b"")
+    with pytest.raises(SourceChanged):
+        reader.read_again(0, 8, 7, digest_of(b'{"a":2}'))
+
+
+def test_records_of_compressed_files_are_not_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a":1}\n'))
+
+    assert not any(getattr(part, "again", False) for part in Reader([partition_of(path)]).read(Slice(0, 0, None)).lines)
 
 
 # --- JSON Lines -----------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
+from cluster.core.errors import require
 from cluster.core.keygroups import Owners, key_grouping
-from cluster.core.lines import count, cut, cut_all
+from cluster.core.lines import count, cut, cut_all, digest_of
 from cluster.core.messages import (
     Counts,
     CutLines,
@@ -110,6 +111,8 @@ class _Work:
     events: int = 0
     """How many were parsed so far: the place of the event in hand."""
     probes: int = 0
+    cites: bool = False
+    """The record in hand need not be carried along."""
     matched: bool = False
     """A rule that reached no state matched the event in hand."""
 
@@ -142,8 +145,16 @@ class _Probed:
         return self._recorded
 
 
+Reread = Callable[[int, int, int, int], bytes]
+"""(partition, offset, length, digest) -> a record's bytes. Raises what ends the run where they are not what they were."""
+
+
 class Decoder:
-    """Turns a record's bytes into events the same way at ingest and, for routed events, at the owner of their key."""
+    """Turns a record's bytes into events the same way at ingest and, for routed events, at the owner of their key.
+
+    Records that can be read again are cited, where somebody gives a function for that: few of them are needed again, and an
+    event is a fifth as large without its bytes.
+    """
 
     def __init__(
         self,
@@ -151,9 +162,13 @@ class Decoder:
         context_of: Callable[[str], EventContext | None],
         *,
         plain: bool = False,
+        reread: Reread | None = None,
     ) -> None:
-        """`plain`: make no heirs of PantherEvent."""
+        """`plain`: make no heirs of PantherEvent, which need all bytes."""
         self.plain = plain
+        self.cites = reread is not None and not plain
+        self._reread = reread
+        self._failure: Exception | None = None
         self._log_types = dict(log_types)
         self._context_of = context_of
         self._known: dict[tuple[str, str], tuple[_Parse, EventContext | None]] = {}
@@ -170,21 +185,38 @@ class Decoder:
         name = item[4]
         kind = self._known.get((name, source))
         if kind is None:
-            kind = self._known[name, source] = partial(_parsed, self.log_type(name), source), self._context_of(name)
+            kind = self._known[name, source] = partial(self._parsed, self.log_type(name), source), self._context_of(name)
         parse_item, context = kind
         if self.plain:
             return PantherEvent(*parse_item(item), context)
         return RecalledEvent(item[8], item[9], parse_item, item, context)
 
 
+    def _parsed(self, log_type: LogType, source: str, item: Routed) -> tuple[dict[str, Any], Derived]:
+        """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""
+        _, position, time_s, _, _, _, raw, sub, _, _ = item
+        if not isinstance(raw, bytes):
+            raw = self._read_again(position, *raw)
+        event = log_type.events_of(cast(dict[str, Any], parse(raw)))[sub]
+        return event, log_type.derive(event, time_s, position, source)
+
+    def _read_again(self, position: Position, length_bytes: int, digest: int) -> bytes:
+        try:
+            require(self._reread is not None, "a record is cited to a shard that cannot read it")
+            assert self._reread is not None
+            return self._reread(position[0], position[1], length_bytes, digest)
+        except Exception as error:
+            self._failure = error  # a rule may be asking, and swallow it
+            raise
+
+    def check(self) -> None:
+        """Raise what reading again came to, if that failed since the last time: no evaluation since then counts."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
 _Parse = Callable[[Routed], tuple[dict[str, Any], Derived]]
-
-
-def _parsed(log_type: LogType, source: str, item: Routed) -> tuple[dict[str, Any], Derived]:
-    """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""
-    _, position, time_s, _, _, _, raw, sub, _, _ = item
-    event = log_type.events_of(cast(dict[str, Any], parse(raw)))[sub]
-    return event, log_type.derive(event, time_s, position, source)
 
 
 class Ingest:
@@ -271,6 +303,7 @@ class Ingest:
             done.counts.skipped_unparsed += batch.skipped
             done.records += batch.skipped + len(batch.raws)
             settled = 0  # the times before it are known
+            work.cites = batch.again and self._decoder.cites
             places = zip(batch.offsets, batch.starts, batch.stops, strict=True)
             for raw, (offset, start, stop) in zip(batch.raws, places, strict=True):
                 try:
@@ -404,8 +437,9 @@ class Ingest:
             sub = position[2] if len(position) > 2 else 0
             w_s, name, place, routed = work.clock.local_w_s, plan.log_type.name, work.events, work.done.routed
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
+            carried = (len(raw), digest_of(raw)) if work.cites else raw
             for owner, ordinals in touched.items():
-                item = (place, position, time_s, w_s, name, ordinals, raw, sub, known, epoch_s)
+                item = (place, position, time_s, w_s, name, ordinals, carried, sub, known, epoch_s)
                 routed[owner].events.append(item)
             work.clock.activate(place, time_s)
         elif work.matched:
@@ -504,6 +538,8 @@ class _Batch(NamedTuple):
     """The place after the last, parsed or skipped."""
     skipped: int
     source: bytes | list[bytes]
+    again: bool = False
+    """The records can be read again."""
 
     def backwards(self, start: int, stop: int) -> Iterator[bytes]:
         """The records that lie between two places, the last one first. Of lines nearly always one is asked for."""
@@ -539,13 +575,20 @@ def _batches(records: Records, prefilter: Prefilter | None, too_long: list[TooLo
 def _batch_of_lines(lines: Lines, prefilter: Prefilter | None) -> _Batch:
     spans = None if prefilter is None else prefilter.lines(lines)
     if spans is None:
-        return _batch_of_records(*cut(lines), None)
+        return _batch_of_records(*cut(lines), None)._replace(again=lines.again)
     data, end = lines.data, lines.end
     starts = [start for start, _ in spans]
     stops = [stop + 1 for _, stop in spans]
     offsets = [lines.offset + start for start in starts]
     return _Batch(
-        [data[start:stop] for start, stop in spans], offsets, starts, stops, end, count(lines) - len(spans), data
+        [data[start:stop] for start, stop in spans],
+        offsets,
+        starts,
+        stops,
+        end,
+        count(lines) - len(spans),
+        data,
+        lines.again,
     )
 
 

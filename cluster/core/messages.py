@@ -69,6 +69,8 @@ class Lines(NamedTuple):
     data: bytes
     end: int
     """The lines end here; what follows in `data` is the beginning of another."""
+    again: bool = False
+    """They can be read again at their places, by whoever sees the source."""
 
     @property
     def next_start(self) -> int:
@@ -114,7 +116,10 @@ class Task(NamedTuple):
     slice: Slice
 
 
-Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes, int, Known, int]
+Cited = tuple[int, int]
+"""(length in bytes, digest) of a record that is not carried along, for it can be read again at its place."""
+
+Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes | Cited, int, Known, int]
 """A RoutedEvent on its way."""
 
 
@@ -131,7 +136,7 @@ class RoutedEvent(NamedTuple):
     log_type: str
     rules: tuple[int, ...]
     """Ordinals in the pack, ascending: rules that reach state on this shard."""
-    raw: bytes
+    raw: bytes | Cited
     sub: int
     """Which event of the record, where its log type splits records; else 0."""
     known: Known

@@ -35,7 +35,7 @@ from cluster.core import records, snapshot
 from cluster.core.census import Census
 from cluster.core.effects import COORDINATOR, Effect, GoOn, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import InvariantBroken, require
-from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, event_id_of
+from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, Reread, event_id_of
 from cluster.core.kept import Kept
 from cluster.core.keygroups import Owners, key_grouping, window_group
 from cluster.core.lane import Lane
@@ -237,10 +237,12 @@ class Shard:
         timer: Callable[[], float] = lambda: 0.0,
         cells: Cells | None = None,
         kept: Kept | None = None,
+        reread: Reread | None = None,
     ) -> None:
         """`timer` gives seconds, for the report on lane time; no result depends on it. `cells`: see poison.py.
 
-        `kept` is what the same process held in the life before.
+        `kept` is what the same process held in the life before. With `reread` records are cited to other shards, which must
+        have it too; it reads, which is the one thing that a machine does not leave to its effects: a rule waits for it.
         """
         self._config = config
         self._cells: Cells = unwatched() if cells is None else cells
@@ -256,7 +258,7 @@ class Shard:
         self._ordinals = {rule.id: ordinal for ordinal, rule in enumerate(pack.rules)}
         self._sources = {p.index: p.path for p in config.partitions}
         self._log_types = {p.index: p.log_type or "" for p in config.partitions}
-        self._decoder = Decoder(log_types, pack.context_of, plain=pack.names_event_class)
+        self._decoder = Decoder(log_types, pack.context_of, plain=pack.names_event_class, reread=reread)
         self._ingest = Ingest(
             pack,
             self._decoder,
@@ -584,6 +586,7 @@ class Shard:
                 epoch.errors += ingested.errors
                 epoch.counts.add(ingested.counts)
             self._watermark = self._watermark.after(routed.times)
+        self._decoder.check()
         epoch.started, epoch.watermark = started, self._watermark
         self._executed_s = self._timer()
         return self._send_executed(number, epoch, found)
@@ -803,6 +806,7 @@ class Shard:
 
     def _run_lane(self, number: int, epoch: _Epoch, lane: Lane) -> list[Effect]:
         wanted = lane.run()
+        self._decoder.check()
         return self._ask(number, epoch, wanted) if wanted else self._close_lane(number, epoch, lane)
 
     def _close_lane(self, number: int, epoch: _Epoch, lane: Lane) -> list[Effect]:

@@ -71,6 +71,8 @@ class JobSpec:
     use_index: bool
     use_prefilter: bool
     """See ShardConfig for both."""
+    one_machine: bool = False
+    """All shards run on one machine; for the runtime to say."""
 
     @property
     def life(self) -> str:

@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class _Engine:
     """Carries messages between a coordinator and its shards in one thread."""
 
     def __init__(self, spec: JobSpec, cells: Cells) -> None:
-        self._spec = spec
+        self._spec = replace(spec, one_machine=True)
         self._cells = cells
         self._coordinator = CoordinatorShell(spec)
         self._shards = [self._shard(number) for number in range(spec.shards)]

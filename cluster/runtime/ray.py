@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,8 @@ class RayRuntime:
         self._spec = spec
         self._actors: dict[int, Any] = {}
         """Shard, or COORDINATOR -> its process."""
+        self._nodes: dict[int, str] = {}
+        """The same -> the node that its process runs on."""
         self._spare: tuple[Any, Any] | None = None
         """A process that waits to take the place of another, and what is ready when it is."""
         self._joining: _Joining | None = None
@@ -322,6 +325,8 @@ class RayRuntime:
         for who in new:
             self._actors[who] = self._taken_spare() or self._started(who)
         self._watch_over(new)
+        nodes = {self._nodes[who] for who in self._actors}
+        spec = self._spec = replace(spec, one_machine=len(nodes) == 1)
         data = ray.put(spec)
         shards = [self._actors[number] for number in range(spec.shards)]
         coordinator = self._actors[COORDINATOR]
@@ -340,6 +345,7 @@ class RayRuntime:
 
     def _watch_over(self, who: list[int]) -> None:
         places = self._get([self._actors[each].whereabouts.remote() for each in who], _START_TIMEOUT_S)
+        self._nodes |= {each: node for each, (node, _) in zip(who, places, strict=True)}
         names = ["the coordinator" if each == COORDINATOR else f"shard {each}" for each in who]
         added = [self._watches.add(name, *place) for name, place in zip(names, places, strict=True)]
         self._get([answer for answer in added if answer is not None], _START_TIMEOUT_S)
@@ -388,6 +394,7 @@ class RayRuntime:
         for number in new:
             self._actors[number] = self._taken_spare() or self._started(number)
         places = yield [self._actors[number].whereabouts.remote() for number in new]
+        self._nodes |= {number: node for number, (node, _) in zip(new, places, strict=True)}
         added = [self._watches.add(f"shard {number}", *place) for number, place in zip(new, places, strict=True)]
         yield [answer for answer in added if answer is not None]
         self._watches.begin()

@@ -104,8 +104,11 @@ class ShardShell:
         """`cells` say what it evaluates; `rules` and `kept` are those that this process has already."""
         self._job = spec.fence.job
         rules = load_rules(spec, rules)
-        self._machine = Shard(spec.shard_config(number), rules.pack, rules.log_types, time.perf_counter, cells, kept)
         self._reader = Reader(spec.partitions, spec.config.max_event_bytes)
+        # Across machines a record that is needed again would be fetched from where the file is, each for itself.
+        reread = self._reader.read_again if spec.one_machine else None
+        config = spec.shard_config(number)
+        self._machine = Shard(config, rules.pack, rules.log_types, time.perf_counter, cells, kept, reread)
         self._store = open_store(spec.store_url)
         self._background = background
         if kept is None:

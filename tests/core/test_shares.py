@@ -64,7 +64,9 @@ def test_an_empty_epoch_changes_nothing_and_a_new_shard_counts_as_usual() -> Non
     assert shares.of(3) == pytest.approx([1 / 3] * 3)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=30), st.integers(1, 8))
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=30), st.integers(1, 8)
+)
 def test_shares_are_positive_and_make_a_whole(done: list[tuple[int, int, int]], shards: int) -> None:
     shares = Shares()
     for shard, events, evaluations in done:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from cluster.core.lines import digest_of
 from cluster.core.messages import Lines, Partition, Records, Slice
 
 LOG_TYPE_FILE = {"Sim.yml": b"LogType: Sim\nTimestamp: t\nRecognise: [{n: '*'}]\n"}
@@ -183,8 +184,15 @@ class File:
         at_end = part.stop is None or (at if lines else len(self.records)) <= part.stop
         if lines and found:
             data = b"".join(raw + b"\n" for _, raw in found)
-            return Records([], [], [], next_start, at_end, [Lines(found[0][0], data, len(data))])
+            return Records([], [], [], next_start, at_end, [Lines(found[0][0], data, len(data), again=True)])
         return Records([raw for _, raw in found], [place for place, _ in found], [], next_start, at_end)
+
+
+    def again(self, offset: int, length_bytes: int, digest: int) -> bytes:
+        """What cluster.sources reads once more of lines."""
+        raw = b"".join(record + b"\n" for record in self.records)[offset : offset + length_bytes]
+        assert digest_of(raw) == digest
+        return raw
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,8 @@ class Life:
     """What the watch said of the first process that it ended."""
     cuts: dict[int, EpochCut] = field(default_factory=dict)
     ingested: dict[tuple[int, int], SliceIngested] = field(default_factory=dict)
+    covered: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    """epoch -> (partition, start, stop) of its slices, along the lives that led here"""
 
 
 class World:
@@ -156,6 +158,9 @@ class World:
         self._rng = random.Random(seed)
         self.workload: Workload = draw(self._rng, random.Random(f"hangs of {seed}"))
         self.options = draw_options(self._rng)
+        files = {file.partition.index: file for file in self.workload.files}
+        cites = random.Random(f"citing of {seed}").random() < 0.5
+        self._reread = (lambda partition, *cited: files[partition].again(*cited)) if cites else None
         self._pack = load_pack(self.workload.pack, quiet=True)
         self._log_types = log_types_of(self._pack)
         self._store = Store()
@@ -172,8 +177,8 @@ class World:
         self._shards = self.options.shards
         self._rescale_to: int | None = None
         """Asked for, and not told to the coordinator."""
-        self._covered: dict[int, list[tuple[int, int, int]]] = {}
-        """epoch -> (partition, start, stop) of its slices, along the lives that led here"""
+        self._committed: dict[tuple[int, int], Life] = {}
+        """(token's number, epoch) of a manifest -> whose it is. After a store lost a token, that may be a zombie's."""
         self._told: list[str] = []
         self._doomed = False
         """The next checkpoint will be spoiled as soon as there is another to go back to, be it after the last fault."""
@@ -321,8 +326,7 @@ class World:
             case Deliver():
                 for kind in KINDS:
                     life.writers[kind].write(getattr(effect, kind))
-                if life is self._life:
-                    self._cover(life, effect.epoch)
+                self._cover(life, effect.epoch)
             case CommitManifest():
                 return self._commit(life, effect)
             case Finish():
@@ -334,7 +338,7 @@ class World:
     def _cover(self, life: Life, epoch: int) -> None:
         tasks = life.cuts[epoch].tasks
         ingested = [life.ingested[epoch, task.number] for task in tasks]
-        self._covered[epoch] = [
+        life.covered[epoch] = [
             (task.slice.partition, task.slice.start, done.next_start if task.slice.stop is None else task.slice.stop)
             for task, done in zip(tasks, ingested, strict=True)
         ]
@@ -358,6 +362,7 @@ class World:
             writer.flush()
         try:
             self._store.commit(life.token, effect.epoch, snapshot.encode_manifest(effect.manifest), effect.blobs)
+            self._committed[life.token[0], effect.epoch] = life
         except Down:
             return ManifestFailed(effect.epoch, "down")
         except BlobMissing as error:
@@ -386,14 +391,17 @@ class World:
                 rule_id = self._pack.rules[self._hang.ordinal].id
                 progress = replace(progress, poison=progress.poison.after(rule_id, self._hang))
             life = self._born(token, progress)
+            if known is not None:
+                before = self._committed[known["fence"], known["epoch"]].covered
+                life.covered = {epoch: slices for epoch, slices in before.items() if epoch <= progress.epoch}
             manifest = snapshot.encode_manifest(life.coordinator.manifest(progress, progress.blobs))
             self._store.commit(token, progress.epoch, manifest, tuple(blob.name for blob in progress.blobs))
+            self._committed[token[0], progress.epoch] = life
         except Down:
             if self._rng.random() < 0.1:
                 self._store.down = False
             return
         self._hang = None
-        self._covered = {epoch: slices for epoch, slices in self._covered.items() if epoch <= progress.epoch}
         self._life = life
         self._settle_in(life)
         self.lives += 1
@@ -423,7 +431,14 @@ class World:
             cells = self._left[n].cells if n in self._left else unwatched()
             life.cells.append(cells)
             life.shards.append(
-                Shard(replace(shard, shard=n), self._pack, self._log_types, cells=cells, kept=self._kept(n))
+                Shard(
+                    replace(shard, shard=n),
+                    self._pack,
+                    self._log_types,
+                    cells=cells,
+                    kept=self._kept(n),
+                    reread=self._reread,
+                )
             )
         return life
 
@@ -450,7 +465,7 @@ class World:
             cells = unwatched()
             config = replace(self._shard_config(life.token), shard=number)
             life.cells.append(cells)
-            life.shards.append(Shard(config, self._pack, self._log_types, cells=cells))
+            life.shards.append(Shard(config, self._pack, self._log_types, cells=cells, reread=self._reread))
             life.processes[number] = Process(number, life, cells)
 
     def _rescale(self, life: Life) -> None:
@@ -585,7 +600,7 @@ class World:
             file.partition.index: file.length() if file.partition.format == "jsonl" else len(file.records)
             for file in self.workload.files
         }
-        checkers.check_covered(sizes, [part for _, parts in sorted(self._covered.items()) for part in parts])
+        checkers.check_covered(sizes, [part for _, parts in sorted(life.covered.items()) for part in parts])
         self.lane = sum(counts.lane for counts in life.coordinator.totals.counts.rules.values())
 
     def _stored_rows(self) -> list[Any]:
