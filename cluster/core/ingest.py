@@ -27,13 +27,13 @@ from cluster.core.messages import (
     Output,
     Position,
     Records,
-    Routed,
     RoutedSlice,
     RuleCounts,
     TooLong,
 )
 from cluster.core.poison import ENDED, NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
 from cluster.core.prefilter import Prefilter
+from cluster.core.routed import Routed, RoutedEvents
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
@@ -189,15 +189,15 @@ class Decoder:
         parse_item, context = kind
         if self.plain:
             return PantherEvent(*parse_item(item), context)
-        return RecalledEvent(item[8], item[9], parse_item, item, context)
+        return RecalledEvent(item[7], item[8], parse_item, item, context)
 
 
     def _parsed(self, log_type: LogType, source: str, item: Routed) -> tuple[dict[str, Any], Derived]:
         """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""
-        _, position, time_s, _, _, _, raw, sub, _, _ = item
+        _, position, time_s, _, _, _, raw, _, _ = item
         if not isinstance(raw, bytes):
             raw = self._read_again(position, *raw)
-        event = log_type.events_of(cast(dict[str, Any], parse(raw)))[sub]
+        event = log_type.events_of(cast(dict[str, Any], parse(raw)))[position[2] if len(position) > 2 else 0]
         return event, log_type.derive(event, time_s, position, source)
 
     def _read_again(self, position: Position, length_bytes: int, digest: int) -> bytes:
@@ -290,7 +290,7 @@ class Ingest:
         before the slice, None while it is not known: NeedsTime is returned if it turns out to matter.
         """
         done = IngestedSlice(
-            [RoutedSlice(number, SliceTimes(), []) for _ in range(shards)],
+            [RoutedSlice(number, SliceTimes(), RoutedEvents(partition)) for _ in range(shards)],
             SliceTimes(),
             0,
             None,
@@ -434,13 +434,11 @@ class Ingest:
                 known = {**known, **asked}
         work.probes += len(candidates)
         if touched is not None:  # once for each shard that owns a key
-            sub = position[2] if len(position) > 2 else 0
             w_s, name, place, routed = work.clock.local_w_s, plan.log_type.name, work.events, work.done.routed
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
             carried = (len(raw), digest_of(raw)) if work.cites else raw
             for owner, ordinals in touched.items():
-                item = (place, position, time_s, w_s, name, ordinals, carried, sub, known, epoch_s)
-                routed[owner].events.append(item)
+                routed[owner].events.append(place, position, time_s, w_s, name, ordinals, carried, known, epoch_s)
             work.clock.activate(place, time_s)
         elif work.matched:
             work.clock.activate(work.events, time_s)

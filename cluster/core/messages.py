@@ -8,17 +8,15 @@ from typing import Any, Literal, NamedTuple
 
 from cluster.core.keygroups import Owners
 from cluster.core.poison import NO_POISON, Poison
+from cluster.core.routed import Position as Position
+from cluster.core.routed import RoutedEvent, RoutedEvents
 from cluster.core.watermark import SliceTimes, Watermark
-from rules.recall import Known
 from rules.rule import Match, RuleError
 from rules.state import Row
 from rules.windows import WindowRow
 
 Format = Literal["jsonl", "records", "parquet"]
 Compression = Literal["gzip", "zstd"] | None
-
-Position = tuple[int, ...]
-"""The public place of an event: (partition, offset) or (partition, offset, sub-index). Never depends on shards or epochs."""
 
 Order = tuple[int, int, int]
 """The place of an evaluation inside its epoch: (slice number, index in the slice, rule ordinal)."""
@@ -116,42 +114,13 @@ class Task(NamedTuple):
     slice: Slice
 
 
-Cited = tuple[int, int]
-"""(length in bytes, digest) of a record that is not carried along, for it can be read again at its place."""
-
-Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes | Cited, int, Known, int]
-"""A RoutedEvent on its way."""
-
-
-class RoutedEvent(NamedTuple):
-    """An event for the shard that owns a key it touches: each event once per destination. It travels as a plain tuple, which
-    costs a third to make, to pickle and to keep."""
-
-    place: int
-    """Its index among the events of the slice that were parsed."""
-    position: Position
-    time_s: float
-    local_w_s: float
-    """The slice's own part of W before this event (watermark.py)."""
-    log_type: str
-    rules: tuple[int, ...]
-    """Ordinals in the pack, ascending: rules that reach state on this shard."""
-    raw: bytes | Cited
-    sub: int
-    """Which event of the record, where its log type splits records; else 0."""
-    known: Known
-    """What the probes asked of the event, and found."""
-    epoch_s: int
-    """Its event_time_epoch()."""
-
-
 @dataclass(frozen=True, slots=True)
 class RoutedSlice:
     """One slice's events for one shard, in order, and what every shard must know of the slice."""
 
     number: int
     times: SliceTimes
-    events: list[Routed]
+    events: RoutedEvents
 
 
 class FoundMatch(NamedTuple):

@@ -28,7 +28,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 from cluster.core import records, snapshot
@@ -66,8 +65,6 @@ from cluster.core.messages import (
     Partition,
     Position,
     Records,
-    Routed,
-    RoutedEvent,
     RoutedSlice,
     RuleCounts,
     ShardRestored,
@@ -98,6 +95,7 @@ from cluster.core.poison import (
     begin_run,
     unwatched,
 )
+from cluster.core.routed import RoutedEvent
 from cluster.core.watermark import NEVER_S, Watermark
 from rules.capture import Capture
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, Touched, evaluate, keys_of
@@ -137,10 +135,6 @@ class ShardConfig:
     """Do not parse lines that no rule can match; off, dead letters are complete, and all is slower."""
     sorted_keys: int = 10_000
     """How many keys an epoch sorts while a rescale is prepared: some 5 to 20 ms."""
-
-
-_ordinals: Callable[[Routed], tuple[int, ...]] = itemgetter(5)
-"""An event's rules."""
 
 
 class _Lender:
@@ -602,18 +596,18 @@ class Shard:
         evaluation = self._alone if alone else self._among_others
         state = self.state
         clock = self._watermark.clock(routed.times, self._config.lateness_s)
-        epoch.rule_sets.update(map(_ordinals, routed.events))
+        epoch.rule_sets.update(routed.events.rules)
         touched = epoch.touched
         rules, decode = self._rules, self._decoder.routed
         cells = self._cells
         suspects = self._suspected(cut)
         begin_run(cells, partition, final=alone)
         for item in routed.events:
-            place, position, time_s, local_w_s, _, ordinals, _, sub, _, _ = item
+            place, position, time_s, local_w_s, _, ordinals, _, _, _ = item
             event = decode(item, source)
             clock_s = state.clock_s = clock(place, local_w_s, time_s)
             evaluation.begin_event(time_s, position)
-            cells[OFFSET], cells[SUB] = position[1], sub
+            cells[OFFSET], cells[SUB] = position[1], position[2] if len(position) > 2 else 0
             for ordinal in ordinals:
                 cells[ORDINAL] = ordinal
                 rule = rules[ordinal]

@@ -51,7 +51,7 @@ def ingested(pack: Pack, reread: Reread | None, *, readable: bool = True) -> tup
         0, 0, "p.jsonl", "T", records(readable=readable), None, balanced(1, 64), 1
     )
     assert isinstance(done, IngestedSlice)
-    return decoder, done.routed[0].events
+    return decoder, list(done.routed[0].events)
 
 
 def test_an_event_is_read_again_only_where_more_is_asked_than_is_known_and_is_the_same() -> None:

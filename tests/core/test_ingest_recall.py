@@ -43,7 +43,7 @@ def test_events_are_of_the_class_that_a_pack_names(known: bool) -> None:
     pack = pack_of(R=COUNTING.format(**({"imports": "", "condition": ""} if known else named)))
     decoder, done = ingested(pack)
 
-    routed = done.routed[0].events
+    routed = list(done.routed[0].events)
     assert len(routed) == 4
     for item in routed:
         event = decoder.routed(item, "p.jsonl")
@@ -55,7 +55,7 @@ def test_events_are_of_the_class_that_a_pack_names(known: bool) -> None:
 def test_events_with_the_same_answers_share_what_is_known_of_them() -> None:
     _, done = ingested(pack_of(R=COUNTING.format(imports="", condition="")))
 
-    first, *others = (item[8] for item in done.routed[0].events)
+    first, *others = (item[7] for item in done.routed[0].events)
     assert first == {"kind": "a", "user": "u"}
     assert all(known is first for known in others)
     assert done.counts.probes == 4, "those that were recalled included"
@@ -75,8 +75,8 @@ def test_long_integers_are_exact_for_rules_and_their_probes_are_run_each_time() 
     log = [json.dumps({"n": n, "m": 0, "t": 1_700_000_000}).encode() for n in numbers]
     decoder, done = ingested(pack_of(R=NUMBERED), log)
 
-    routed = done.routed[0].events
-    assert [item[8] for item in routed] == [{"n": n, "m": 0} for n in numbers]
+    routed = list(done.routed[0].events)
+    assert [item[7] for item in routed] == [{"n": n, "m": 0} for n in numbers]
     assert [decoder.routed(item, "p.jsonl").to_dict()["n"] for item in routed] == numbers
-    assert routed[3][8] is routed[4][8], "an integer of 64 bits is remembered"
-    assert routed[0][8] is not routed[2][8], "a longer one is not"
+    assert routed[3][7] is routed[4][7], "an integer of 64 bits is remembered"
+    assert routed[0][7] is not routed[2][7], "a longer one is not"

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime
 from cluster.core.keygroups import balanced
 from cluster.core.lines import offsets_of
-from cluster.core.messages import Lines, Records, Routed
+from cluster.core.messages import Lines, Records
 from cluster.core.poison import unwatched
 from cluster.core.prefilter import Prefilter
+from cluster.core.routed import Routed
 from rules.pack import Pack
 from tests.core.test_shard import IMPORT, TYPES, pack_of
 

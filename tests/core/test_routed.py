@@ -1,0 +1,39 @@
+"""Columns give back the events that were put into them."""
+
+from __future__ import annotations
+
+import pickle
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.core.routed import Routed, RoutedEvent, RoutedEvents
+
+TIMES = st.floats(allow_nan=False, width=64)
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 2**40),
+        st.tuples(st.just(3), st.integers(0, 2**62)) | st.tuples(st.just(3), st.integers(0, 2**62), st.integers(0, 9)),
+        TIMES,
+        TIMES,
+        st.sampled_from(["A.B", "C.D"]),
+        st.sampled_from([(0,), (1, 4)]),
+        st.binary(max_size=3) | st.tuples(st.integers(1, 2**40), st.integers(0, 2**64 - 1)),
+        st.dictionaries(st.sampled_from(["a", ("b", "c")]), st.none() | st.text(max_size=2)),
+        st.integers(0, 2**40),
+    ),
+    max_size=6,
+)
+
+
+@given(EVENTS)
+def test_events_come_out_as_they_went_in_also_of_another_process(events: list[Routed]) -> None:
+    columns = RoutedEvents(3)
+    for event in events:
+        columns.append(*event)
+
+    for same in columns, pickle.loads(pickle.dumps(columns)):
+        assert list(same) == events
+        assert list(same) == events, "and once more"
+        assert len(same) == len(events)
+        assert list(same.rules) == [RoutedEvent(*event).rules for event in events]
