@@ -166,7 +166,8 @@ class _Rescaling:
                 self._load.begin(self.rate)
                 self._rest(now_s, epochs)
         elif self._quiet is not None and now_s < self._quiet_until_s:
-            self.usual += status.moves
+            if now_s >= self._quiet[0] + self._apart_s / 3:  # the load has begun, or what was rescaled has settled
+                self.usual += status.moves
         elif self._quiet is not None and now_s >= self._quiet_until_s and epochs > self._quiet[1]:
             since_s, before = self._quiet
             self._quiet = None
