@@ -185,12 +185,14 @@ class Decoder:
         name = item[4]
         kind = self._known.get((name, source))
         if kind is None:
-            kind = self._known[name, source] = partial(self._parsed, self.log_type(name), source), self._context_of(name)
+            kind = self._known[name, source] = (
+                partial(self._parsed, self.log_type(name), source),
+                self._context_of(name),
+            )
         parse_item, context = kind
         if self.plain:
             return PantherEvent(*parse_item(item), context)
         return RecalledEvent(item[7], item[8], parse_item, item, context)
-
 
     def _parsed(self, log_type: LogType, source: str, item: Routed) -> tuple[dict[str, Any], Derived]:
         """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""

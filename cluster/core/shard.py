@@ -252,6 +252,7 @@ class Shard:
         self._ordinals = {rule.id: ordinal for ordinal, rule in enumerate(pack.rules)}
         self._sources = {p.index: p.path for p in config.partitions}
         self._log_types = {p.index: p.log_type or "" for p in config.partitions}
+        reread = None if reread is None else _unwatched_reading(reread, self._cells)
         self._decoder = Decoder(log_types, pack.context_of, plain=pack.names_event_class, reread=reread)
         self._ingest = Ingest(
             pack,
@@ -982,6 +983,20 @@ class Shard:
             require(self._owns(row.key), f"key {row.key!r} belongs to another shard")
         self.state.validate()
         self.windows.validate()
+
+
+def _unwatched_reading(reread: Reread, cells: Cells) -> Reread:
+    """Reading is no rule's fault, however long the disk takes."""
+
+    def read(partition: int, offset: int, length_bytes: int, digest: int) -> bytes:
+        ordinal = cells[ORDINAL]
+        cells[ORDINAL] = NOTHING
+        try:
+            return reread(partition, offset, length_bytes, digest)
+        finally:
+            cells[ORDINAL] = ordinal
+
+    return read
 
 
 def _holds(part: Slice, place: Place) -> bool:

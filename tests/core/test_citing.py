@@ -12,7 +12,7 @@ from cluster.core.ingest import Decoder, Ingest, IngestedSlice, Reread
 from cluster.core.keygroups import balanced
 from cluster.core.lines import digest_of
 from cluster.core.messages import EpochCut, Lines, Partition, Records, Slice, SliceRead, Started, Task
-from cluster.core.poison import unwatched
+from cluster.core.poison import NOTHING, ORDINAL, unwatched
 from cluster.core.shard import Shard, ShardConfig
 from cluster.core.watermark import Watermark
 from rules.pack import Pack
@@ -80,16 +80,30 @@ def test_what_cannot_be_read_again_is_carried_along(why: str) -> None:
     assert [item[6] for item in routed] == LOG.splitlines()
 
 
-def executed(reread: Reread) -> Shard:
+def executed(reread: Reread, cells: list[int] | None = None) -> Shard:
     partition = Partition(0, "p.jsonl", "jsonl", None, 0, 0, "d", None, "T", None)
     config = ShardConfig(0, 64, 86_400.0, 400_000, (partition,), 1, "me")
-    shard = Shard(config, pack_of(R=RULE), TYPES, reread=reread)
+    shard = Shard(config, pack_of(R=RULE), TYPES, cells=cells, reread=reread)
     owners = balanced(1, 64)
     shard.handle(Started(0, Watermark(), (), owners))
     (read,) = shard.handle(EpochCut(1, (Task(0, 0, Slice(0, 0, len(LOG))),), False, 1, owners))
     assert isinstance(read, ReadSlice)
     shard.handle(SliceRead(1, 0, records(readable=True)))
     return shard
+
+
+def test_a_disk_that_takes_its_time_is_no_hanging_rule() -> None:
+    cells = unwatched()
+    seen: list[int] = []
+
+    def slow(*cited: int) -> bytes:
+        seen.append(cells[ORDINAL])
+        return again(*cited)
+
+    executed(slow, cells)
+
+    assert seen
+    assert set(seen) == {NOTHING}
 
 
 def test_a_rule_cannot_swallow_that_its_event_has_changed() -> None:
