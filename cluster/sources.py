@@ -251,17 +251,17 @@ class Reader:
         are nothing special come uncut (core/lines.py cuts them). Raises
         InputUnreadable where the bytes cannot be had, SourceChanged where the file is not the one of the partition.
         """
-        # Out of the table while it is read: one that failed, or is at its end, is not kept.
+        # Out of the table while it is read: one that failed is not kept, nor one at its end that nobody reads again.
         file = self._files.pop(slice.partition, None) or self._open(self._partitions[slice.partition])
         records = file.read(slice.start, slice.stop)
-        if not records.at_end:
+        if not records.at_end or _is_plain(self._partitions[slice.partition]):
             self._keep(slice.partition, file)
         return records
 
     def read_again(self, partition: int, offset: int, length_bytes: int, digest: int) -> bytes:
-        """A record whose Lines said that it can be read again. Raises as read() does, and SourceChanged where it has another
-        digest (core/ingest.py) than it had."""
-        file = self._files.pop(partition, None) or self._open(self._partitions[partition])
+        """A record whose Lines said that it can be read again. Raises InputUnreadable, and SourceChanged where it has another
+        digest (core/lines.py) than it had: whatever else became of the file, it may have grown, say, is all the same."""
+        file = self._files.pop(partition, None) or self._opened(self._partitions[partition])
         assert isinstance(file, LineFile)
         raw = file.again(offset, length_bytes)
         if digest_of(raw) != digest:
@@ -280,11 +280,18 @@ class Reader:
 
     def _open(self, partition: Partition) -> File:
         check_unchanged(partition)
+        return self._opened(partition)
+
+    def _opened(self, partition: Partition) -> File:
         if partition.format == "parquet":
             return ParquetRows(partition.path, self._max_event_bytes)
         size_bytes = partition.size_bytes if partition.head_digest else None
         content = _content(partition.path, partition.compression, size_bytes)
         return (RecordsFile if partition.format == "records" else LineFile)(content, self._max_event_bytes)
+
+
+def _is_plain(partition: Partition) -> bool:
+    return partition.format == "jsonl" and partition.compression is None
 
 
 def check_unchanged(partition: Partition) -> None:

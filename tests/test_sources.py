@@ -87,12 +87,17 @@ def joined(slices: Iterable[Records]) -> tuple[list[tuple[int, bytes]], list[Too
 def test_a_record_can_be_read_again_as_long_as_it_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a":1}\n{"a":2}\n{"a":3}\n')
-    reader = Reader([partition_of(path)])
+    partition = partition_of(path)
+    reader = Reader([partition])
     (lines,) = reader.read(Slice(0, 0, 24)).lines
 
     assert isinstance(lines, Lines)
     assert lines.again
     assert reader.read_again(0, 8, 7, digest_of(b'{"a":2}')) == b'{"a":2}'
+    with path.open("ab") as file:
+        file.write(b'{"a":4}\n')
+    for who in reader, Reader([partition]):  # one that has the file open, one that opens it now
+        assert who.read_again(0, 8, 7, digest_of(b'{"a":2}')) == b'{"a":2}'
     with path.open("r+b") as file:
         file.seek(8)
         file.write(b'{"a":7}')
