@@ -70,6 +70,9 @@ class RoutedEvents:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __repr__(self) -> str:
+        return f"RoutedEvents({list(self)})"
+
     def append(
         self,
         place: int,

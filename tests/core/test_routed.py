@@ -36,4 +36,5 @@ def test_events_come_out_as_they_went_in_also_of_another_process(events: list[Ro
         assert list(same) == events
         assert list(same) == events, "and once more"
         assert len(same) == len(events)
+        assert repr(same) == f"RoutedEvents({events})", "for the simulator's trace"
         assert list(same.rules) == [RoutedEvent(*event).rules for event in events]
