@@ -2,7 +2,8 @@
 
 A group that moves stands still from the end of the last epoch on its old shard until the first one begins on its new shard; what
 does not move, between two epochs on its own shard, as it does when nobody rescales: how long that takes is told beside it. The
-shards tell it themselves, by the clock that all processes of a machine share. The load is a share of what the job took in while it got its keys, through standard input at an even pace.
+shards tell it themselves, by the clock that all processes of a machine share. The load is a share of what the job took in while
+it got its keys, through standard input at an even pace.
 """
 
 from __future__ import annotations

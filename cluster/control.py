@@ -295,7 +295,7 @@ def _input(partitions: tuple[Partition, ...], place: tuple[int, int], growing_by
     if growing_bytes is not None:
         left += growing_bytes - partitions[-1].size_bytes
     at = partitions[index] if index < len(partitions) else None
-    if at is not None and at.format == "jsonl" and at.compression is None:
+    if at is not None and at.is_plain:
         left -= start
     elif at is not None and at.rows:
         left -= int(at.size_bytes * start / at.rows)

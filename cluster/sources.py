@@ -254,7 +254,7 @@ class Reader:
         # Out of the table while it is read: one that failed is not kept, nor one at its end that nobody reads again.
         file = self._files.pop(slice.partition, None) or self._open(self._partitions[slice.partition])
         records = file.read(slice.start, slice.stop)
-        if not records.at_end or _is_plain(self._partitions[slice.partition]):
+        if not records.at_end or self._partitions[slice.partition].is_plain:
             self._keep(slice.partition, file)
         return records
 
@@ -290,10 +290,6 @@ class Reader:
         return (RecordsFile if partition.format == "records" else LineFile)(content, self._max_event_bytes)
 
 
-def _is_plain(partition: Partition) -> bool:
-    return partition.format == "jsonl" and partition.compression is None
-
-
 def check_unchanged(partition: Partition) -> None:
     """Raises SourceChanged unless the partition's file is the one that was found when the job started.
 
@@ -318,7 +314,7 @@ def check_unchanged(partition: Partition) -> None:
 
 def changed(partition: Partition, now: Partition) -> str | None:
     """How the file of a partition differs from the one that it was when the job started; None where it does not."""
-    if now.size_bytes > partition.size_bytes and partition.compression is None and partition.format == "jsonl":
+    if now.size_bytes > partition.size_bytes and partition.is_plain:
         return (
             f"it grew from {partition.size_bytes} to {now.size_bytes} bytes since the job started (a file is read as it was "
             "found; what comes later belongs into a file of its own, which goes on after it)"

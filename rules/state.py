@@ -123,8 +123,7 @@ class State:
         """Returns the new count."""
         if type(val) is not int:
             raise TypeError(f"{_at('increment_counter', key)}: val {_shown(val)} is no int: count whole numbers")
-        expiry_s = self.expiries.get(key)  # _is_live() written out: most rules count
-        count = val if expiry_s is None or expiry_s <= self.clock_s else self._counters.get(key, 0) + val
+        count = (self._counters.get(key, 0) if self._is_live(key) else 0) + val
         if not _LEAST <= count <= _MOST:
             raise ValueError(f"{_at('increment_counter', key)}: {count} is beyond 64 bits: reset the counter in time")
         self._write("increment_counter", key, epoch_seconds)
@@ -272,15 +271,12 @@ class State:
     def _expiry_s(self, helper: str, key: str, epoch_seconds: object) -> int:
         if epoch_seconds is None:
             return int(self.clock_s) + NEW_KEY_TTL_S
-        if type(epoch_seconds) is int:
-            seconds = epoch_seconds
-        elif not isinstance(epoch_seconds, (int, float, str)):
+        if not isinstance(epoch_seconds, (int, float, str)):
             raise TypeError(_no_expiry(helper, key, epoch_seconds))
-        else:
-            try:
-                seconds = int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
-            except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
-                raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
+        try:
+            seconds = int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
+        except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
+            raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
         expiry_s = seconds if seconds >= RELATIVE_BELOW_S else int(self.clock_s) + seconds
         if not _LEAST <= expiry_s <= _MOST:
             raise ValueError(_no_expiry(helper, key, epoch_seconds))

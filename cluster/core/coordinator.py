@@ -58,7 +58,7 @@ from cluster.core.messages import (
 )
 from cluster.core.ownership import Ownership
 from cluster.core.poison import NO_POISON, Poison, poison_of, poison_record
-from cluster.core.shares import SKIPPED_COST, Shares
+from cluster.core.shares import Shares, ingest_cost
 from cluster.core.watermark import NEVER_S, Watermark
 
 RUN_AHEAD_EPOCHS = 3
@@ -459,7 +459,7 @@ class Coordinator:
         events = float(self._config.epoch_events)
         counts = self.totals.counts
         if counts.events:
-            events /= 1 - counts.skipped_unparsed / counts.events * (1 - SKIPPED_COST)
+            events /= ingest_cost(counts) / counts.events
         return int(events)
 
     def _next_shard(self, tasks: list[Task]) -> int:
@@ -470,7 +470,7 @@ class Coordinator:
         """Bytes or rows, where the partition can be cut anywhere; None where only its reader finds the end."""
         if partition.format == "parquet":
             return partition.rows
-        if partition.format == "jsonl" and partition.compression is None:
+        if partition.is_plain:
             return self._growing.get(partition.index, partition.size_bytes)
         return None
 

@@ -110,7 +110,6 @@ class _Work:
     """The time of the event in hand: its own, else that of the one before it (DESIGN 11.3)."""
     events: int = 0
     """How many were parsed so far: the place of the event in hand."""
-    probes: int = 0
     cites: bool = False
     """The record in hand need not be carried along."""
     matched: bool = False
@@ -199,7 +198,8 @@ class Decoder:
         _, position, time_s, _, _, _, raw, _, _ = item
         if not isinstance(raw, bytes):
             raw = self._read_again(position, *raw)
-        event = log_type.events_of(cast(dict[str, Any], parse(raw)))[position[2] if len(position) > 2 else 0]
+        _, _, sub = place_of(position)
+        event = log_type.events_of(cast(dict[str, Any], parse(raw)))[sub]
         return event, log_type.derive(event, time_s, position, source)
 
     def _read_again(self, position: Position, length_bytes: int, digest: int) -> bytes:
@@ -344,7 +344,6 @@ class Ingest:
             if batch.skipped:
                 self._settle(work, batch.backwards(settled, batch.end), log_type)
         done.counts.events = work.events + done.counts.skipped_unparsed
-        done.counts.probes = work.probes
         for rule_id in default.unfiltered:
             done.counts.rules[rule_id] = RuleCounts(parsed=work.events)
         done.dead_letters += [_too_long(number, partition, source, long) for long in too_long]
@@ -434,7 +433,7 @@ class Ingest:
             else:
                 touched[owner] = (*touched.get(owner, ()), ordinal)
                 known = {**known, **asked}
-        work.probes += len(candidates)
+        work.done.counts.probes += len(candidates)
         if touched is not None:  # once for each shard that owns a key
             w_s, name, place, routed = work.clock.local_w_s, plan.log_type.name, work.events, work.done.routed
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)

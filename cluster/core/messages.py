@@ -41,6 +41,11 @@ class Partition:
     log_type: str | None
     first_time_s: float | None
 
+    @property
+    def is_plain(self) -> bool:
+        """Its lines stand in the file as they are: it can be read anywhere, and again."""
+        return self.format == "jsonl" and self.compression is None
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:

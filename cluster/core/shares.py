@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cluster.core.messages import Counts
 
-SKIPPED_COST = 1 / 8
+_SKIPPED_COST = 1 / 8
 """Of an event that is skipped unparsed, as a part of what one costs that is parsed; measured 1/8 to 1/20."""
 
 _EVALUATION_COST = 0.6
@@ -19,6 +19,11 @@ _LEAST = 0.1
 
 _WEIGHT = 0.2
 """Of what is new, against what is known."""
+
+
+def ingest_cost(counts: Counts) -> float:
+    """What ingesting took, in events that are parsed."""
+    return counts.events - counts.skipped_unparsed * (1 - _SKIPPED_COST)
 
 
 class Shares:
@@ -32,7 +37,7 @@ class Shares:
 
     def learn(self, shard: int, counts: Counts) -> None:
         """What a shard did in an epoch."""
-        ingested = counts.events - counts.skipped_unparsed * (1 - SKIPPED_COST)
+        ingested = ingest_cost(counts)
         executed = counts.evaluations * _EVALUATION_COST
         if not ingested and not executed:
             return  # an empty epoch says nothing

@@ -139,7 +139,7 @@ class Status:
     rescaling: bool = False
     """It is on its way to another number of them; no further rescale may be asked for."""
     moves: list[Moves] = field(default_factory=list)
-    """What a rescale moved since the last time."""
+    """What moved since the last time, as Coordinator.moves tells it."""
     told: list[TellState] = field(default_factory=list)
     """Answers to StateWanted, since the last time."""
     failure: Failure | None = None
