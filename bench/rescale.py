@@ -88,8 +88,13 @@ class _Step:
 
 
 def _spread(seconds: Iterator[float]) -> dict[str, float]:
-    given = list(seconds) or [0.0]
-    return {"median": round(statistics.median(given) * 1000, 1), "longest": round(max(given) * 1000, 1)}
+    given = sorted(seconds) or [0.0]
+    picked = {"median": statistics.median(given), "p99": given[len(given) * 99 // 100], "longest": given[-1]}
+    return {name: round(each * 1000, 1) for name, each in picked.items()}
+
+
+def _told(spread: Any) -> str:
+    return f"{spread['median']} ms in the median, {spread['p99']} at p99, {spread['longest']} at most"
 
 
 class _Load(threading.Thread):
@@ -147,8 +152,8 @@ class _Rescaling:
         self.steps: list[_Step] = []
         self.epoch_s: list[float] = []
         """The mean length of an epoch between two rescales, under load."""
-        self.usual: list[Moves] = []
-        """Between two rescales, under load."""
+        self.usual: dict[int, list[Moves]] = {}
+        """Number of shards -> the same between two rescales, under load."""
 
     def poll(self, timeout_s: float) -> Status:
         status: Status = self._runtime.poll(min(timeout_s, _POLL_S))
@@ -167,7 +172,7 @@ class _Rescaling:
                 self._rest(now_s, epochs)
         elif self._quiet is not None and now_s < self._quiet_until_s:
             if now_s >= self._quiet[0] + self._apart_s / 3:  # the load has begun, or what was rescaled has settled
-                self.usual += status.moves
+                self.usual.setdefault(status.shards, []).extend(status.moves)
         elif self._quiet is not None and now_s >= self._quiet_until_s and epochs > self._quiet[1]:
             since_s, before = self._quiet
             self._quiet = None
@@ -199,18 +204,20 @@ def run(smoke: bool) -> dict[str, object]:
     if len(runtime.steps) < len(PLAN) or not runtime.steps[-1].seconds:
         raise RuntimeError("the run was over before the last rescale")
     epoch_ms = round(statistics.median(runtime.epoch_s) * 1000, 1)
-    usual_ms = _spread(move.staying_s for move in runtime.usual)
+    usual_ms = {str(n): _spread(move.staying_s for move in moves) for n, moves in runtime.usual.items()}
     steps = {step.label: step.figures() for step in runtime.steps}
     print(
-        f"{keys:,} keys, {runtime.rate:,.0f} events/s: {LOAD:.0%} of what one shard took in; an epoch takes {epoch_ms} ms. "
-        f"Between two epochs pass {usual_ms['median']} ms when nobody rescales, {usual_ms['longest']} at most"
+        f"{keys:,} keys, {runtime.rate:,.0f} events/s: {LOAD:.0%} of what one shard took in; an epoch takes {epoch_ms} ms"
     )
     rows = [row for step in runtime.steps for row in _rows(step, epoch_ms)]
     print_rows(rows)
     for label, step in steps.items():
         print(
-            f"{label}: {step['groups']} groups with {step['keys']:,} keys in {step['epochs']} epochs, {step['seconds']} s"
+            f"{label}: {step['groups']} groups with {step['keys']:,} keys in {step['epochs']} epochs, {step['seconds']} s; "
+            f"what stays pauses for {_told(step['staying_ms'])}"
         )
+    for shards, spread in usual_ms.items():
+        print(f"{shards} shards when nobody rescales: {_told(spread)} between two epochs")
     return {
         "keys": keys,
         "events_per_s": round(runtime.rate),

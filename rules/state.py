@@ -314,6 +314,10 @@ class State:
         """From here on row_before() can tell what was stored when this was called; without `images` nobody will ask."""
         self._epoch_images = {} if images else None
 
+    def written(self) -> Collection[str]:
+        """The keys that evaluations have written since begin_epoch(), as far as row_before() can tell."""
+        return self._epoch_images or ()
+
     def row_before(self, key: str) -> Row:
         """What was stored under the key when the epoch began, as row() would have said."""
         assert self._epoch_images is not None
@@ -382,19 +386,30 @@ class State:
         """All keys, the expired ones that free() has not met yet included."""
         return list(self.expiries)
 
-    def give_away(self, keys: Collection[str]) -> list[Row]:
-        """The rows of these keys, as far as they are here; another shard has them from now on. That makes no key dirty."""
+    def let_go(self, keys: Collection[str]) -> None:
+        """Another shard has these keys from now on. That makes none of them dirty."""
         self.begin()
         self._captures.keep(keys, self._image)
-        counters, sets, dictionaries, expiries = self._counters, self._sets, self._dictionaries, self.expiries
-        rows: list[Row] = []
-        for key in keys:
-            self.dirty.pop(key, None)
-            expiry_s = expiries.pop(key, None)
-            if expiry_s is not None:
-                values = counters.pop(key, None), sets.pop(key, None), dictionaries.pop(key, None)
-                rows.append(Row(key, *values, expiry_s))
-        return rows
+        for table in (self.dirty, self.expiries, self._counters, self._sets, self._dictionaries):
+            if table:
+                for key in keys:
+                    table.pop(key, None)
+
+    def take_over(self, rows: Sequence[Row]) -> None:
+        """put() for keys that another shard has let go, each once and none a tombstone: several times as fast."""
+        self.begin()
+        keys = [row.key for row in rows]
+        if not (self.expiries.keys().isdisjoint(keys) and self.dirty.keys().isdisjoint(keys)):
+            self.put(rows)
+            return
+        self.dirty.update(dict.fromkeys(keys, _UNKNOWN))
+        self._visits.extend(keys)
+        if self.new_keys is not None:
+            self.new_keys += keys
+        self.expiries.update({row.key: row.expiry_s for row in rows if row.expiry_s is not None})
+        self._counters.update({row.key: row.counter for row in rows if row.counter is not None})
+        self._sets.update({row.key: row.members for row in rows if row.members is not None})
+        self._dictionaries.update({row.key: row.dictionary for row in rows if row.dictionary is not None})
 
     def row(self, key: str) -> Row:
         """What is stored under the key, expired or not; a tombstone if nothing is."""

@@ -15,8 +15,7 @@ import pytest
 
 from cluster import run as running
 from cluster.config import Config
-from cluster.core.messages import GroupsMoved
-from cluster.core.watermark import Watermark
+from cluster.core.messages import KeysCopied
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
 from cluster.runtime.local import LocalRuntime
@@ -141,10 +140,10 @@ def compare(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     "rows", [[], [Row("a", 1, None, None, 9), Row("b", None, ("x", "y"), None, 8), Row("c", None, None, "{}", None)]]
 )
-def test_groups_that_move_arrive_as_they_were_sent(rows: list[Row]) -> None:
-    moved = GroupsMoved(7, 1, Watermark(), rows, [], 3, 2.5)
+def test_keys_arrive_as_they_were_copied(rows: list[Row]) -> None:
+    copied = KeysCopied(rows)
 
-    assert pickle.loads(pickle.dumps(moved, pickle.HIGHEST_PROTOCOL)) == moved
+    assert pickle.loads(pickle.dumps(copied, pickle.HIGHEST_PROTOCOL)) == copied
 
 
 def test_the_local_runtime_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

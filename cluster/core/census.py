@@ -1,15 +1,18 @@
 """Census: the keys and alert windows of the groups that a shard is about to give away, sorted by group.
 
 Which keys a group has, no one knows: an index of all keys would cost every run memory and time for what few of them need.
-So it is made when a rescale begins, a bounded number of keys an epoch, and what is new meanwhile is added.
+So it is made when a rescale begins, a bounded number of keys an epoch, and what is new meanwhile is added. Then the groups
+are copied to their new owners, one after the other and a bounded number of keys an epoch as well; what changes after that
+goes with the group itself, as do all its windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from cluster.core.errors import require
 from cluster.core.keygroups import Owners, group_of, hashed_part, window_group
-from rules.state import State
+from rules.state import Row, State
 from rules.windows import WindowKey, Windows
 
 
@@ -26,31 +29,72 @@ class Census:
         windows.new_keys = []
         self._keys: dict[int, list[str]] = {group: [] for group in leaving}
         self._window_keys: dict[int, list[WindowKey]] = {group: [] for group in leaving}
+        self._uncopied = sorted(leaving)
+        """The first of them is the one that is being copied; the order in which ownership.py moves them."""
+        self._copied_keys = 0
+        """How many keys of the first one are."""
+        self._changed: dict[int, dict[str, None]] = {}
+        """The keys of a group that were written since the first of it was copied."""
 
-    @property
-    def done(self) -> bool:
-        return not self._pending_keys and not self._pending_windows
+    def advance(self, sorted_keys: int, copied_keys: int) -> tuple[dict[int, list[Row]], list[int]]:
+        """Sort the next keys and windows and all that are new; once all are sorted, copy. To be called before each epoch.
 
-    def advance(self, limit: int) -> None:
-        """Sort the next `limit` keys and windows, and all that are new."""
-        self._sort(self._pending_keys[-limit:], self._pending_windows[-limit:])
-        del self._pending_keys[-limit:], self._pending_windows[-limit:]
+        Returns the rows that are copied now, by the shard that is to have them, and the groups that are copied by now.
+        """
+        self._note_written()
+        self._sort(self._pending_keys[-sorted_keys:], self._pending_windows[-sorted_keys:])
+        del self._pending_keys[-sorted_keys:], self._pending_windows[-sorted_keys:]
         self._sort_new()
+        return ({}, []) if self._pending_keys or self._pending_windows else self._copy(copied_keys)
 
-    def take(self, groups: Iterable[int]) -> tuple[list[str], list[WindowKey]]:
-        """All keys and windows of these groups, which leave the shard now."""
+    def _copy(self, limit: int) -> tuple[dict[int, list[Row]], list[int]]:
+        copies: dict[int, list[Row]] = {}
+        copied: list[int] = []
+        while self._uncopied:
+            group = self._uncopied[0]
+            self._changed.setdefault(group, {})
+            keys = self._keys[group][self._copied_keys : self._copied_keys + limit]
+            rows = [row for row in map(self._state.row, keys) if row.expiry_s is not None]
+            if rows:
+                copies.setdefault(self.target[group], []).extend(rows)
+            limit -= len(keys)
+            self._copied_keys += len(keys)
+            if self._copied_keys < len(self._keys[group]):
+                break
+            self._copied_keys = 0
+            copied.append(self._uncopied.pop(0))
+        return copies, copied
+
+    def changed(self, keys: Iterable[str]) -> None:
+        """These keys were written by other means than an evaluation."""
+        groups, changed = len(self.target), self._changed
+        for key in keys if changed else ():
+            of_group = changed.get(group_of(hashed_part(key), groups))
+            if of_group is not None:
+                of_group[key] = None
+
+    def take(self, groups: Iterable[int]) -> tuple[list[str], list[Row], list[WindowKey]]:
+        """Of these groups, which leave the shard now: all keys, the rows that changed since they were copied, all windows."""
+        self._note_written()
         self._sort_new()
         keys: dict[str, None] = {}
+        changed: list[str] = []
         window_keys: dict[WindowKey, None] = {}
         for group in groups:
+            require(group in self._changed and group not in self._uncopied, f"group {group} moves before all of it is copied")
+            changed += self._changed.pop(group)
             keys |= dict.fromkeys(self._keys.pop(group))
             window_keys |= dict.fromkeys(self._window_keys.pop(group))
-        return list(keys), list(window_keys)
+        keys |= dict.fromkeys(changed)
+        return list(keys), list(map(self._state.row, changed)), list(window_keys)
 
     def close(self) -> None:
         """Nobody needs to hear of new keys any more."""
         self._state.new_keys = None
         self._windows.new_keys = None
+
+    def _note_written(self) -> None:
+        self.changed(self._state.written())
 
     def _sort_new(self) -> None:
         assert self._state.new_keys is not None

@@ -67,8 +67,9 @@ RUN_AHEAD_EPOCHS = 3
 _COMPRESSION_RATIO = 12
 """Decompressed size guessed from compressed size; CloudTrail under gzip measures 10 to 14. Only sizes epochs."""
 
-_WHILE_MOVING = 1 / 32
-"""Epochs are so much shorter during a rescale: what moves with one waits until its new owner has put a slice down."""
+_WHILE_MOVING = 1 / 8
+"""Epochs are so much shorter during a rescale: what moves with one waits until its new owner has put a slice down. After it
+each is at most twice as long as the one before it: what has piled up would else come as one long pause."""
 
 _FIRST_MEAN_BYTES = 1000.0
 """Record size assumed before any was seen."""
@@ -235,6 +236,8 @@ class Coordinator:
         """(epoch, slice number) that wait for TimeKnown."""
         self._mean_bytes = _FIRST_MEAN_BYTES
         self._shares = Shares()
+        self._pace = 1.0
+        """How long an epoch is in comparison to what is usual."""
         self._now_s: float | None = None
         self._checkpointed_at_s: float | None = None
         self._checkpoint: _Checkpoint | None = None
@@ -418,7 +421,8 @@ class Coordinator:
         """The next slices in order, about an epoch's events together."""
         tasks: list[Task] = []
         usual = self._epoch_events()
-        events = usual if self._ownership.settled else max(1, int(usual * _WHILE_MOVING))
+        self._pace = min(1.0, 2 * self._pace) if self._ownership.settled else _WHILE_MOVING
+        events = max(1, int(usual * self._pace))
         budget = float(events)
         shares = self._shares.of(self._ownership.shards)
         while budget >= 1.0 and not self._input_over():  # less than an event is what rounding leaves
@@ -528,7 +532,7 @@ class Coordinator:
         epoch.grouped[message.shard] = message
         self._shares.learn(message.shard, message.counts)
         self.moves.append(message.moves)
-        self._ownership.grouped(message.epoch, message.shard, message.keys, sorted_out=message.sorted_out)
+        self._ownership.grouped(message.shard, message.keys, message.copied)
         effects: list[Effect] = []
         while (ready := self._epochs.get(self._delivered + 1)) and len(ready.grouped) == ready.cut.shards:
             effects += self._deliver(self._delivered + 1, ready)

@@ -3,16 +3,17 @@
 Steps of a rescale (each waits for the one above it):
 
     JOINING   new shards are told of the job
-    SORTING   cuts name the target: who gives groups away sorts their keys, some thousand an epoch (census.py)
-    MOVING    every cut moves a few groups, until the target is reached
+    MOVING    cuts name the target: who gives groups away sorts their keys and copies them to their new owners, some thousand
+              an epoch (census.py). Every cut moves a few of the groups that are copied, until the target is reached
     ENDING    shards that own nothing have no part in the cuts any more. Once the first of these is delivered, so is all that
               moved, and nobody waits for anything that lies before it, the rescale is over, and they may go
 
-Only groups that move with an epoch wait for it; all others go on as ever.
+Only groups that move with an epoch wait for it, and then only for what has changed since they were copied.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 from cluster.core.errors import require
@@ -22,7 +23,6 @@ from cluster.core.keygroups import Owners, rebalanced
 class Step(Enum):
     SETTLED = "settled"
     JOINING = "joining"
-    SORTING = "sorting"
     MOVING = "moving"
     ENDING = "ending"
 
@@ -42,9 +42,11 @@ class Ownership:
         self._step = Step.SETTLED
         self._wanted = shards
         self._waiting: set[int] = set()
-        """JOINING: who has not answered. SORTING: who is not through."""
+        """JOINING: who has not answered."""
+        self._ready: set[int] = set()
+        """MOVING: the groups that are copied to their new owners."""
         self._since = 0
-        """SORTING: the first epoch with the target. ENDING: the first after all has moved."""
+        """ENDING: the first epoch after all has moved."""
         self._prepared = 0
         """The epoch that all this is for."""
         self._keys: dict[int, int] = {}
@@ -60,7 +62,7 @@ class Ownership:
             return not self._waiting
         if self._step is Step.ENDING:
             return number <= self._since
-        return self._step in (Step.SORTING, Step.MOVING)
+        return self._step is Step.MOVING
 
     def request(self, shards: int) -> range:
         """Begin a rescale. Returns the shards that are new, whose answers are awaited."""
@@ -80,32 +82,28 @@ class Ownership:
             return
         self._prepared = number
         if self._step is Step.JOINING:
-            self._step, self._since = Step.SORTING, number
+            self._step = Step.MOVING
             self.shards = max(self.shards, self._wanted)
             self.target = rebalanced(self.owners, self._wanted)
-            moves = zip(self.owners, self.target, strict=True)
-            self._waiting = {owner for owner, to in moves if owner != to}
-        elif self._step in (Step.SORTING, Step.MOVING):
+        elif self._step is Step.MOVING:
             self._move(number)
 
     def _move(self, number: int) -> None:
         assert self.target is not None
-        self._step = Step.MOVING
         if self.owners != self.target:
-            self.owners = _moved(self.owners, self.target, self._groups_at_once())
+            self.owners = _moved(self.owners, self.target, self._ready, self._groups_at_once())
             return
         self._step = Step.ENDING
-        self._since, self.shards, self.target = number, self._wanted, None
+        self._since, self.shards, self.target, self._ready = number, self._wanted, None, set()
 
     def _groups_at_once(self) -> int:
         keys = sum(self._keys.values())
         return max(1, self._moved_keys * len(self.owners) // max(keys, 1))
 
-    def grouped(self, number: int, shard: int, keys: int, *, sorted_out: bool) -> None:
-        """A shard has finished its part of an epoch."""
+    def grouped(self, shard: int, keys: int, copied: Collection[int]) -> None:
+        """A shard has finished its part of an epoch, holds so many keys, and has copied these groups to their new owners."""
         self._keys[shard] = keys
-        if self._step is Step.SORTING and number >= self._since and sorted_out:
-            self._waiting.discard(shard)
+        self._ready.update(copied)
 
     def let_go(self, awaited: int) -> None:
         """Nobody waits for anything of an epoch before `awaited`."""
@@ -115,15 +113,16 @@ class Ownership:
 
     def validate(self) -> None:
         require(max(self.owners) < self.shards, "a shard that has no part in an epoch owns something in it")
+        require(not self._ready or self._step is Step.MOVING, "groups are ready to move, and nothing moves")
 
 
-def _moved(owners: Owners, target: Owners, limit: int) -> Owners:
-    """`owners` a step nearer to `target`: no shard gives away or takes more than `limit` groups."""
+def _moved(owners: Owners, target: Owners, ready: Collection[int], limit: int) -> Owners:
+    """`owners` a step nearer to `target` by groups that are ready: no shard gives away or takes more than `limit`."""
     given: dict[int, int] = {}
     taken: dict[int, int] = {}
     moved = list(owners)
     for group, (owner, to) in enumerate(zip(owners, target, strict=True)):
-        if owner != to and given.get(owner, 0) < limit and taken.get(to, 0) < limit:
+        if owner != to and group in ready and given.get(owner, 0) < limit and taken.get(to, 0) < limit:
             given[owner] = given.get(owner, 0) + 1
             taken[to] = taken.get(to, 0) + 1
             moved[group] = to

@@ -168,7 +168,7 @@ def test_an_epoch_has_a_slice_for_each_shard_whatever_rounding_leaves(shards: in
         assert sorted(task.shard for task in cut.tasks) == list(range(shards))
 
 
-def test_epochs_are_short_while_groups_move_and_as_before_afterwards() -> None:
+def test_epochs_are_short_while_groups_move_and_grow_to_what_they_were_afterwards() -> None:
     driven = Driven(partition(size_bytes=10**9), epoch_events=800)
     waiting = cuts(driven.start())
     driven.tell(RescaleRequested(2))
@@ -180,15 +180,17 @@ def test_epochs_are_short_while_groups_move_and_as_before_afterwards() -> None:
         for task in cut.tasks:
             driven.tell(ingested(cut, task.number))
         sizes.append(sum((task.slice.stop or 0) - task.slice.start for task in cut.tasks))
+        first = cut.shards == 2 and 2 not in shards
         shards.append(cut.shards)
         driven.shards = cut.shards
-        waiting += cuts(driven.finish_epoch(cut.epoch))
+        waiting += cuts(driven.finish_epoch(cut.epoch, copied=tuple(range(128, 256)) if first else ()))
 
     moving = shards.index(2)
     assert set(sizes[:moving]) == {800_000}
-    assert sizes[moving] == 25_000
-    assert sizes[-1] == 800_000
-    assert sorted(set(sizes)) == [25_000, 800_000]
+    settled = sizes.index(200_000)
+    assert set(sizes[moving:settled]) == {100_000}
+    assert sizes[settled:][:3] == [200_000, 400_000, 800_000]
+    assert set(sizes[settled + 3 :]) == {800_000}
 
 
 def test_small_compressed_files_are_taken_whole_while_groups_move() -> None:

@@ -17,6 +17,7 @@ def test_a_rescale_is_over_once_its_last_epoch_is_delivered(before: int, after: 
         ownership.joined(newcomer)
     moving: list[int] = []
     number = 0
+    copied: set[int] = set()
     while True:
         number += 1
         assert ownership.needs_epoch(number)
@@ -25,10 +26,14 @@ def test_a_rescale_is_over_once_its_last_epoch_is_delivered(before: int, after: 
         ownership.validate()
         if ownership.owners != owners:
             moving.append(number)
+            moved = {g for g, (owner, to) in enumerate(zip(owners, ownership.owners, strict=True)) if owner != to}
+            assert moved <= copied, "only what is copied moves"
         if ownership.target is None:
             break
         for shard in range(ownership.shards):
-            ownership.grouped(number, shard, 1_000, sorted_out=True)
+            groups = [group for group, owner in enumerate(ownership.owners) if owner == shard]
+            ownership.grouped(shard, 1_000, groups[-2:])
+            copied.update(groups[-2:])
 
     assert sorted(set(ownership.owners)) == list(range(after))
     assert moving[-1] < number, "the epoch after the last that moves anything"

@@ -207,7 +207,7 @@ def test_what_moves_is_on_its_way_before_its_former_owner_executes_the_epoch() -
 
     effects = machine.handle(moving)
     (moved,) = [effect.message for effect in effects if isinstance(effect, Send) and effect.to == 1][-1:]
-    assert (type(moved), moved.groups) == (GroupsMoved, 1)
+    assert (type(moved), moved.groups) == (GroupsMoved, (0,))
     assert effects[-1] == GoOn(GroupsGiven(3))
     machine.validate()
     executed = machine.handle(GroupsGiven(3))

@@ -28,7 +28,7 @@ def change(state: State, chance: random.Random) -> None:
     key = f"k{chance.randrange(30)}"
     state.clock_s += chance.choice([0, 0, 1])
     state.begin()
-    match chance.randrange(8):
+    match chance.randrange(9):
         case 0 | 1:
             state.increment_counter(key, 1, chance.randrange(1, 40))
         case 2:
@@ -43,7 +43,9 @@ def change(state: State, chance: random.Random) -> None:
         case 6:
             state.restore(Row(key, chance.randrange(99), None, None, 9_999))
         case 7:
-            state.give_away([key, "unknown"])
+            state.let_go([key, "unknown"])
+        case 8:
+            state.take_over([Row(key, None, ("x",), None, 9_999)])
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -738,6 +738,30 @@ def test_rows_that_are_put_take_the_place_of_what_was_there_and_can_be_rolled_ba
     ]
 
 
+@pytest.mark.parametrize("here", ["nothing", "a row", "word that it is gone"])
+def test_rows_that_are_taken_over_are_as_if_they_were_put(state: State, here: str) -> None:
+    other = State()
+    other.clock_s = state.clock_s
+    rows = [Row("a", 1, ("b",), None, NOW_S + 90), Row("c", None, None, "{}", NOW_S + 80)]
+    for each in (state, other):
+        if here != "nothing":
+            each.increment_counter("c", 5, 60)
+            each.take_dirty()
+        if here == "word that it is gone":
+            each.free(NOW_S + 60.0, limit=10)
+        each.new_keys = []
+    state.put(rows)
+    other.take_over(rows)
+
+    assert [other.row(row.key) for row in rows] == rows
+    assert (list(other.rows(0.0)), other.dirty, other.new_keys) == (list(state.rows(0.0)), state.dirty, state.new_keys)
+    other.validate()
+    assert other.free(NOW_S + 90.0, limit=10) == 2
+    for each in (state, other):
+        each.roll_back(to_settled=False)
+    assert other.row("c").counter == (None if here == "nothing" else 5)
+
+
 def test_rows_are_the_keys_that_expire_after_the_horizon_oldest_first(state: State) -> None:
     for key, ttl_s in (("b", 30), ("a", 10), ("c", 20)):
         state.increment_counter(key, 1, ttl_s)

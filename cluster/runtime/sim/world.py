@@ -457,6 +457,7 @@ class World:
             options.index,
             False,
             2 * options.moved_keys,
+            options.moved_keys,
         )
 
     def _grow(self, life: Life, shards: int) -> None:
