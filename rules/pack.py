@@ -23,6 +23,7 @@ from rules.logtypes import LogType, load_definitions, shipped_definitions
 from rules.lookups import LookupTable, PackContext
 from rules.rule import Rule
 from rules.schema import module_of
+from rules.source import tells_apart
 from rules.yaml12 import BadYaml, load
 
 _YAML = (".yml", ".yaml")
@@ -67,6 +68,8 @@ class Pack:
     problems: tuple[Problem, ...] = ()
     """What is wrong with the rest of the pack, where it was loaded tolerantly."""
     _contexts: dict[str, EventContext | None] = field(default_factory=dict)
+    _names_event_class: list[bool] = field(default_factory=list)
+    """Empty until somebody asks: the files that name it have to be parsed."""
 
     @property
     def everything(self) -> tuple[Rule, ...]:
@@ -76,7 +79,10 @@ class Pack:
     @property
     def names_event_class(self) -> bool:
         """Its code may ask whether an event is a PantherEvent and nothing else: then heirs of it (recall.py) will not do."""
-        return any(b"PantherEvent" in data for path, data in self.files.items() if path.endswith(".py"))
+        if not self._names_event_class:
+            python = (data for path, data in self.files.items() if path.endswith(".py"))
+            self._names_event_class.append(any(tells_apart(data, "PantherEvent") for data in python))
+        return self._names_event_class[0]
 
     def context_of(self, log_type: str) -> EventContext | None:
         """What the pack adds to the events of a log type: a data model, lookup tables. None where it has neither."""

@@ -134,3 +134,38 @@ def _only_looks_into(name: str, code: CodeType) -> bool:
         loaded = operation == _LOAD_GLOBAL and argument >> 1 == index
         loads += loaded
     return loads == looks
+
+
+def tells_apart(data: bytes, name: str) -> bool:
+    """Whether a Python file may tell instances of the class of this name from those of its heirs.
+
+    Imports of it, annotations, isinstance() and issubclass() do not. Nor do docstrings and `__all__`; any other text with the
+    name may. What does not compile says nothing.
+    """
+    if name.encode() not in data:
+        return False
+    try:
+        return _uses(ast.parse(data), name)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _uses(node: ast.AST, name: str) -> bool:
+    match node:
+        case ast.Name(id=found) | ast.Attribute(attr=found) if found == name:
+            return True
+        case ast.Constant(value=str(text)):
+            return name in text
+        case ast.alias(name=found, asname=other):
+            return other not in (None, name) and found.endswith(name)
+        case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[instance, _]):
+            return _uses(instance, name)
+        case ast.Expr(value=ast.Constant()) | ast.Assign(targets=[ast.Name(id="__all__")]):
+            return False
+    return any(
+        _uses(child, name)
+        for field, value in ast.iter_fields(node)
+        if field not in ("annotation", "returns")
+        for child in (value if isinstance(value, list) else [value])
+        if isinstance(child, ast.AST)
+    )

@@ -72,7 +72,7 @@ def test_an_event_is_read_again_only_where_more_is_asked_than_is_known_and_is_th
 
 @pytest.mark.parametrize("why", ["nobody can", "the source cannot", "events are plain"])
 def test_what_cannot_be_read_again_is_carried_along(why: str) -> None:
-    plain = "from panther_core import PantherEvent\n" if why == "events are plain" else ""
+    plain = "from panther_core import PantherEvent\nKIND = PantherEvent\n" if why == "events are plain" else ""
     _, routed = ingested(
         pack_of(R=plain + RULE), None if why == "nobody can" else again, readable=why != "the source cannot"
     )

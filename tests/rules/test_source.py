@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rules.source import Source
+from rules.source import Source, tells_apart
 
 
 def source(text: str) -> Source:
@@ -94,3 +94,27 @@ def test_a_future_statement_of_ours_is_none_of_theirs() -> None:
     exec(source("def f(x: int): pass\nfound = f.__annotations__['x']\n").code, namespace)
 
     assert namespace["found"] is int
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("from panther_core import PantherEvent\ndef rule(event: PantherEvent) -> bool: return True", False),
+        ("import panther_core\ndef rule(event: panther_core.PantherEvent): return True", False),
+        ("__all__ = ['PantherEvent']", False),
+        ("def rule(event):\n    'takes a PantherEvent'\n    return True  # of a PantherEvent", False),
+        ("def rule(event): return isinstance(event, (dict, PantherEvent))", False),
+        ("event: PantherEvent = None", False),
+        ("def rule(event): return type(event) is PantherEvent", True),
+        ("def rule(event): return event.__class__ == panther_core.PantherEvent", True),
+        ("def rule(event): return type(event).__name__ == 'PantherEvent'", True),
+        ("def rule(event): return f'{PantherEvent}' in kinds", True),
+        ("from panther_core import PantherEvent as Event", True),
+        ("def rule(event):\n    match event:\n        case PantherEvent(): return True", True),
+        ("def rule(event: PantherEvent = PantherEvent): return True", True),
+        ("PantherEvent(", False),
+        ("def rule(event): return type(event) is Event", False),
+    ],
+)
+def test_a_file_tells_a_class_from_its_heirs(code: str, expected: bool) -> None:
+    assert tells_apart(code.encode(), "PantherEvent") is expected
