@@ -2,9 +2,9 @@
 
 A probe depends on nothing but the values it asks its event for, unless it consults the time or chance: globals it finds as
 they were when the pack was loaded (globals.py). So the values asked for, in their order, are a path in a tree whose leaves
-say what the probe came to: that it does not match, or the key group that it reached. Logs repeat themselves: nine of ten
-probes need not run. What a probe asked for is also what the evaluation proper asks for first, and goes along to the shard
-that runs it, which then does not parse the event a second time.
+say what the probe came to: that it does not match, or the match, or the key group that it reached. Logs repeat themselves:
+nine of ten probes need not run. What a probe asked for is also what the evaluation proper asks for first, and goes along to
+the shard that runs it, which then does not parse the event a second time.
 
 Only single values count, got by their keys. A rule that looks at an event in any other way is run each time.
 """
@@ -25,7 +25,7 @@ from rules.event import (
     PantherEvent,
     find_folded,
 )
-from rules.rule import Outcome
+from rules.rule import Match, Outcome
 
 Known = dict[Any, Json]
 """A key, or the tuple of keys of a deep_get() -> the single value there; what is absent is MISSING, or None for a tuple."""
@@ -38,6 +38,8 @@ _MOST_READS = 16
 """A rule that asks for more has long paths, which few events share."""
 _MOST_CHARS = 512
 """Where the texts together are longer, they are not remembered: they seldom come back, and take room."""
+_MOST_MATCH_CHARS = 4096
+"""Nor are matches whose texts are longer."""
 _MOST_SENT = 64
 _MOST_SENT_CHARS = 4096
 """What is known of an event goes along with it unless it is more than that: then it is parsed again."""
@@ -215,6 +217,10 @@ def _chars(known: Known) -> int:
     return sum(len(value) for value in known.values() if type(value) is str)
 
 
+def _match_chars(match: Match) -> int:
+    return sum(len(value) for value in match if isinstance(value, str))
+
+
 def _fits(value: Json) -> bool:
     """Whether equal values are the same, which 0.0 and -0.0 are not, and a parser that rounds gives it as it is."""
     return type(value) is not float and (type(value) is not int or -(2**63) <= value < 2**64)
@@ -231,6 +237,8 @@ class Reached(NamedTuple):
     """The key group that it reached; NOWHERE where it does not match."""
     known: Known
     """What it asked for; not to be changed."""
+    outcome: Outcome | None = None
+    """What it came to if that is final and no NO_MATCH."""
 
 
 NOWHERE = -1
@@ -292,7 +300,7 @@ class Recall:
             step = step.ways.get(value)
         return step  # type: ignore[return-value]
 
-    def learn(self, known: Known, group: int) -> None:
+    def learn(self, known: Known, group: int, outcome: Outcome | None = None) -> None:
         """Remember what a probe came to that find() did not know: it asked for `known`, and for nothing else."""
         self._missed()
         if self.off or self._leaves >= self._most_leaves:
@@ -312,7 +320,10 @@ class Recall:
         if way in ways:
             self._turn_off()
             return
-        ways[way] = SILENT if group == NOWHERE else Reached(group, known)
+        if outcome is not None:
+            ways[way] = Reached(NOWHERE, {}, outcome)
+        else:
+            ways[way] = SILENT if group == NOWHERE else Reached(group, known)
         self._leaves += 1
 
     def learn_from(self, event: RecordedEvent, outcome: Outcome, evaluation: Evaluation, group: int) -> None:
@@ -320,6 +331,8 @@ class Recall:
         pure = not (event.opaque or evaluation.varies)
         if pure and (outcome is NO_MATCH or outcome is REACHED):
             self.learn(event.known, group)
+        elif pure and outcome.match is not None and not outcome.errors and _match_chars(outcome.match) <= _MOST_MATCH_CHARS:
+            self.learn(event.known, NOWHERE, outcome)
         else:
             self._missed()
 

@@ -424,8 +424,10 @@ class Ingest:
                 if event is None:
                     event = self._probed(work, plan, data, time_s, position, raw)
                 reached = self._probe(work, plan, ordinal, rule, recall, event, position)
-            group, asked = reached
+            group, asked, outcome = reached
             if group == NOWHERE:
+                if outcome is not None:
+                    self._final(work, plan, rule, (work.number, work.events, ordinal), data, time_s, position, outcome)
                 continue
             owner = work.owners[group]
             if touched is None:
@@ -481,11 +483,7 @@ class Ingest:
             recall.learn_from(recorded, outcome, evaluation, group)
         if outcome is REACHED:
             return Reached(group, light(known))
-        if outcome is not NO_MATCH:
-            work.matched |= outcome.match is not None
-            order = (work.number, work.events, ordinal)
-            self._final(work, plan, rule, order, event.data, work.current_s or 0.0, position, outcome)
-        return SILENT
+        return SILENT if outcome is NO_MATCH else Reached(NOWHERE, {}, outcome)
 
     def _final(
         self,
@@ -498,7 +496,9 @@ class Ingest:
         position: Position,
         outcome: Outcome,
     ) -> None:
+        """An outcome that needs no state."""
         done = work.done
+        work.matched |= outcome.match is not None
         event_id = event_id_of(data, position)
         done.counts.evaluations += 1
         for error in outcome.errors:

@@ -6,13 +6,16 @@ import json
 
 import pytest
 
+from cluster.core import ingest
 from cluster.core.ingest import Decoder, Ingest, IngestedSlice
 from cluster.core.keygroups import balanced
 from cluster.core.lines import offsets_of
 from cluster.core.messages import Records
 from cluster.core.poison import unwatched
+from rules.evaluation import Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.pack import Pack
+from rules.rule import Outcome, Rule
 from tests.core.test_shard import TYPES, pack_of
 
 LOG = [json.dumps({"kind": kind, "user": "u", "t": 1_700_000_000 + n}).encode() for n, kind in enumerate("abaabba")]
@@ -80,3 +83,47 @@ def test_long_integers_are_exact_for_rules_and_their_probes_are_run_each_time() 
     assert [decoder.routed(item, "p.jsonl").to_dict()["n"] for item in routed] == numbers
     assert routed[3][7] is routed[4][7], "an integer of 64 bits is remembered"
     assert routed[0][7] is not routed[2][7], "a longer one is not"
+
+
+TELLING = """\
+def rule(event):
+    return event.get("kind") == "a"
+
+def title(event):
+    return f"{event.get('user')} did {event.get('kind')}"
+
+def alert_context(event):
+    return {"who": event.get("user")MORE}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "runs"),
+    [
+        ("", 2),
+        (', "at": event.get("t")', 5),
+        (', "all": event.to_dict()', 5),
+        (', "long": event.get("user") * 5_000', 5),
+    ],
+    ids=["recalled", "another each time", "looks at all", "too long"],
+)
+def test_matches_are_recalled_where_the_same_was_asked(more: str, runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = [json.dumps({"kind": kind, "user": "u", "t": 1_700_000_000 + n}).encode() for n, kind in enumerate("abaaba")]
+    log.append(json.dumps({"kind": "a", "user": "v", "t": 1_700_000_000, "p_row_id": "own"}).encode())
+    pack = pack_of(R=TELLING.replace("MORE", more))
+    ran: list[object] = []
+
+    def noted(rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome:
+        ran.append(rule)
+        return evaluate(rule, event, evaluation)
+
+    monkeypatch.setattr(ingest, "evaluate", noted)
+    _, done = ingested(pack, log)
+    named = pack_of(R=TELLING.replace("MORE", more) + "KIND = 'PantherEvent'\n")
+    _, expected = ingested(named, log)
+
+    assert done.matches == expected.matches
+    assert len(done.matches) == 5
+    assert done.counts.evaluations == 5
+    assert done.matches[-1].found.event_id == "own"
+    assert len(ran) == runs + 5, "the second time all that match were run"

@@ -16,7 +16,7 @@ from rules import recall
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import MISSING, PantherEvent
 from rules.logtypes import load_definitions, shipped_definitions
-from rules.recall import NOWHERE, Known, Recall, RecalledEvent, RecordedEvent
+from rules.recall import NOWHERE, Known, Reached, Recall, RecalledEvent, RecordedEvent
 from tests.rules.making import make_rule
 
 CLOUDTRAIL = load_definitions(shipped_definitions())["AWS.CloudTrail"]
@@ -234,7 +234,7 @@ def test_what_came_once_is_recalled() -> None:
 
     found = remembered.find({"Name": "x", "who": {"ARN": "me"}, "count": 1})
     assert found is not None
-    assert found == (5, known)
+    assert found == Reached(5, known)
     for other in (
         {"name": "y"},
         {"name": "x", "who": {"arn": "me"}, "count": True},
