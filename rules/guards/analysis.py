@@ -51,6 +51,7 @@ from rules.guards.values import (
     Constant,
     Event,
     Field,
+    Table,
     elements_of,
     has_order,
     in_order,
@@ -306,6 +307,8 @@ class _Walk(Expressions):
         ways: list[Way] = []
         for held, value in self.value(node, env, frame, facts):
             after: list[Way] = [(held, env)]
+            if len(targets) > 1 and (carries_mutable(value) or isinstance(value, Table)):
+                value = PLAIN if value.is_plain else UNKNOWN  # what is changed under one name is so under the other
             for target in targets:
                 after = [each for more, known in after for each in self._store(target, value, more, known, frame)]
             ways += after
@@ -366,6 +369,9 @@ class _Walk(Expressions):
 
     def _bound(self, name: str, value: Abstract, facts: Facts, frame: Frame) -> Outcomes:
         """What may be known of a value under a name: of a container that the function may change, nothing."""
+        if isinstance(value, Table):
+            unchanged = self._only_looked_into(name, frame)
+            return [(facts, value if unchanged else PLAIN if value.is_plain else UNKNOWN)]
         if not carries_mutable(value) or (_is_flat(value) and self._only_looked_into(name, frame)):
             return [(facts, value)]
         if isinstance(value, Field):
@@ -686,7 +692,7 @@ class _Walk(Expressions):
             case Event(as_fields=False), "udm" if given.is_clear and given.keywords.keys() <= {"default"}:
                 if len(given.positional) == 1 and keys:
                     return self._udm(node, receiver, keys[0], given.keywords.get("default", NONE), env, frame, facts)
-            case Constant(value=dict(), is_data=True), "get" if given.is_simple and 1 <= len(given.positional) <= 2:
+            case (Constant(value=dict(), is_data=True) | Table()), "get" if given.is_simple and 1 <= len(given.positional) <= 2:
                 index = given.positional[0]
                 if isinstance(index, Field):
                     default = given.positional[1] if len(given.positional) == 2 else NONE

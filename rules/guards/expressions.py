@@ -26,6 +26,7 @@ from rules.guards.values import (
     Constant,
     Event,
     Field,
+    Table,
     elements_of,
     in_order,
     is_atom,
@@ -372,7 +373,7 @@ class Expressions(ABC):
                 except Exception:
                     return []
                 return [(facts, Constant(found, is_shared=base.is_shared))]
-            case Constant(value=dict(), is_data=True), Field():
+            case (Constant(value=dict(), is_data=True) | Table()), Field():
                 return self.looked_up(base, index, None, facts)
         if base.is_plain and index.is_plain:
             return [(facts, PLAIN)]
@@ -401,17 +402,19 @@ class Expressions(ABC):
         """What holds where a field is its default."""
         return both(facts, one_of(field.path, [ABSENT, None] if field.nulls_too else [ABSENT]))
 
-    def looked_up(self, known: Constant, field: Field, default: Abstract | None, facts: Facts) -> Outcomes:
+    def looked_up(self, known: Constant | Table, field: Field, default: Abstract | None, facts: Facts) -> Outcomes:
         """What a known dict holds under a field's value; without a default, what it does not hold raises."""
-        table = known.value
-        if len(table) > _MAX_UNROLLED:
-            return [(facts, PLAIN if default is None or default.is_plain else UNKNOWN)]
+        if isinstance(known, Table):
+            rows = known.rows
+        else:
+            rows = {key: Constant(value, is_shared=known.is_shared) for key, value in known.value.items()}
+        if len(rows) > _MAX_UNROLLED:
+            return [(facts, PLAIN if known.is_plain and (default is None or default.is_plain) else UNKNOWN)]
         outcomes: Outcomes = [
-            (both(facts, one_of(field.path, field.raw_values([key]))), Constant(value, is_shared=known.is_shared))
-            for key, value in table.items()
+            (both(facts, one_of(field.path, field.raw_values([key]))), value) for key, value in rows.items()
         ]
         if default is not None:
-            outcomes.append((without(facts, field.path, field.raw_values(table)), default))
+            outcomes.append((without(facts, field.path, field.raw_values(rows)), default))
         return joined(outcomes)
 
     # --- collections -------------------------------------------------------------------------------------------------
@@ -442,13 +445,16 @@ class Expressions(ABC):
         outcomes: Outcomes = []
         for held, parts in self.each([*known, *values], env, frame, facts):
             constants = [part for part in parts if isinstance(part, Constant) and _can_be_copied(part)]
+            at = len(known)
             if len(known) == len(values) and len(constants) == len(parts):
-                at = len(known)
                 try:
                     made = {key.value: value.value for key, value in zip(constants[:at], constants[at:], strict=True)}
                 except TypeError:
                     continue
                 outcomes.append((held, Constant(made, is_data(made), is_shared=False)))
+            elif len(known) == len(values) and all(isinstance(key, Constant) and is_atom(key.value) for key in parts[:at]):
+                pairs = zip(parts[:at], parts[at:], strict=True)
+                outcomes.append((held, Table({key.value: _kept(value) for key, value in pairs})))  # type: ignore[attr-defined]
             else:
                 outcomes.append((held, PLAIN if all(part.is_plain for part in parts) else UNKNOWN))
         return joined(outcomes)
@@ -547,6 +553,13 @@ def carries_mutable(value: Abstract) -> bool:
     if isinstance(value, Field):
         return value.default is not None and carries_mutable(value.default)
     return isinstance(value, Constant) and not value.is_shared and not is_atom(value.value)
+
+
+def _kept(value: Abstract) -> Abstract:
+    """What may be known of a value that a collection holds: others may get at it there."""
+    if isinstance(value, Lambda) or not value.is_plain:
+        return UNKNOWN
+    return PLAIN if isinstance(value, Table) or carries_mutable(value) else value
 
 
 def _can_be_copied(value: Constant) -> bool:

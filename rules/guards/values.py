@@ -3,6 +3,7 @@
 Event     the event itself
 Field     what stands at a path of the event, or the default of the call that looked for it
 Constant  an object that is known now and will be the same in every evaluation
+Table     a dict that the function has made, of constant keys and values that are not all constants
 PLAIN     data of which nothing is known: numbers, texts, built-in containers of such, values of the event. Whatever is
           done to it runs no code but Python's own
 UNKNOWN   anything: to look at it may run any code
@@ -63,6 +64,16 @@ class Constant(Abstract):
     @property
     def is_plain(self) -> bool:
         return self.is_data
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table(Abstract):
+    rows: dict[Any, Abstract]
+    """Atoms, and what stands under each."""
+
+    @property
+    def is_plain(self) -> bool:
+        return all(value.is_plain for value in self.rows.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -155,6 +155,10 @@ GUARDED = {
     'return event.get("x") == "v" if event.get("y") else False': ["x is 'v'"],
     'event = event.get("inner")\nreturn event.get("x") == "v"': ["inner.x is 'v'"],
     'x = event.get("x") or event.get("y")\nreturn x == "v"': ["x is 'v' or y is 'v'"],
+    'take = {"a": lambda e: e.get("l"), "b": lambda e: e.get("m")}.get(event.get("x"))\nif not take:\n    return False\n'
+    'return bool(take(event))': ["x is 'a' or 'b'"],
+    'ways = {"a": event.get("y"), "b": "v"}\nreturn ways.get(event.get("x")) == "v"': ["x is 'a' or 'b'", "x is 'b' or y is 'v'"],
+    'ways = {"a": event.get("y"), 1: event.get("z")}\nreturn ways[event.get("x")] is not None': ["x is 'a' or 1"],
 }  # fmt: skip
 
 UNGUARDED = [
@@ -213,6 +217,17 @@ UNGUARDED = [
     'event.raw["x"] = "v"\nreturn event.get("x") == "v"',
     'return event.get("x") == "v" or event.get("y") == increment_counter("k")',
     'return getattr(event, "get")("x") == "v" or True',
+    'names = more = []\nmore.append("z")\nif names:\n    return True\nreturn event.get("x") == "v"',
+    'ways = {"a": event.get("y")}\nways["b"] = 1\nreturn bool(ways.get(event.get("x")))',
+    'ways = {"a": event.get("y")}\nmore = ways\nmore["b"] = 1\nreturn bool(ways.get(event.get("x")))',
+    'ways = more = {"a": event.get("y")}\nmore["b"] = 1\nreturn bool(ways.get(event.get("x")))',
+    'ways = {"a": event.get("y")}\nways |= {"b": 1}\nreturn bool(ways.get(event.get("x")))',
+    'ways = {"a": event.get("y")}\ndef more():\n    ways["b"] = 1\nmore()\nreturn bool(ways.get(event.get("x")))',
+    'ways = {"a": lambda: 1}\nways.update(b=lambda: 2)\nreturn bool(ways.get(event.get("x")))',
+    'return bool({"a": event.get("y"), event.get("z"): 1}.get(event.get("x")))',
+    'return bool({"a": event.get("y"), **event.get("z")}.get(event.get("x")))',
+    'return bool({"a": event.get("y")}.get(event.get("x"), 1))',
+    'return bool({"a": increment_counter("k")}.get(event.get("x")))',
     'class Local:\n    n = increment_counter("k")\nreturn event.get("x") == "v"',
 ]
 
