@@ -137,6 +137,22 @@ class Continuation:
         return count
 
 
+    def add_all(self, records: Records) -> None:
+        """add() for each of them, which are in order: the place is that of the last one."""
+        if not records:
+            return
+        last, earlier = records[-1][0], self.place
+        require(earlier is None or earlier.position <= records[0][0], f"{records[0][0]} is written after {earlier}")
+        count = 0
+        for position, _ in reversed(records):
+            if position != last:
+                break
+            count += 1
+        if count == len(records) and earlier is not None and earlier.position == last:
+            count += earlier.records
+        self.place = Place(last, count)
+
+
 def position_of(record: bytes) -> Position | None:
     """The position in a record; None if the bytes are no record of ours."""
     try:
@@ -177,8 +193,7 @@ class FileSink(Sink):
         with self._failing():
             _write_all(self._file, data, self._end)
         self._end += len(data)
-        for position, _ in new:
-            self._progress.add(position)
+        self._progress.add_all(new)
 
     def flush(self) -> None:
         with self._failing():

@@ -15,7 +15,17 @@ import pytest
 from bench.redis_server import start_redis
 from cluster.core.errors import InvariantBroken
 from cluster.core.messages import Position
-from cluster.sinks import _STREAM_BATCH, OutputExists, Records, Sink, SinkFailed, discard, open_sink
+from cluster.sinks import (
+    _STREAM_BATCH,
+    Continuation,
+    OutputExists,
+    Place,
+    Records,
+    Sink,
+    SinkFailed,
+    discard,
+    open_sink,
+)
 from cluster.stores.redis import connect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -436,3 +446,20 @@ def test_a_uri_that_says_nothing_is_refused(uri: str, words: str) -> None:
     for use in (lambda: open_sink(uri, resume=False), lambda: discard(uri)):
         with pytest.raises(SinkFailed, match=words):
             use()
+
+
+@pytest.mark.parametrize("earlier", [None, Place((0, 5), 2), Place((0, 7), 1)])
+@pytest.mark.parametrize("offsets", [[], [7], [7, 7], [7, 7, 9], [7, 9, 9], [8, 9]])
+def test_records_that_are_added_at_once_count_as_one_by_one(earlier: Place | None, offsets: list[int]) -> None:
+    records = [((0, offset), b"{}") for offset in offsets]
+    one, all_at_once = Continuation(earlier), Continuation(earlier)
+    for position, _ in records:
+        one.add(position)
+    all_at_once.add_all(records)
+
+    assert all_at_once.place == one.place
+
+
+def test_what_lies_before_the_end_is_not_added() -> None:
+    with pytest.raises(InvariantBroken, match="is written after"):
+        Continuation(Place((0, 5), 2)).add_all([((0, 4), b"{}")])

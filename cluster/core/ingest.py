@@ -612,7 +612,9 @@ def _split(kind: LogType, raw: bytes, position: Position) -> list[tuple[dict[str
 def event_id_of(event: Mapping[str, Any], position: Position) -> str:
     """The event's own p_row_id, else `<partition>:<offset>` (and `:<sub-index>` of a split record)."""
     own = event.get("p_row_id")
-    return own if isinstance(own, str) and own else ":".join(map(str, position))
+    if isinstance(own, str) and own:
+        return own
+    return f"{position[0]}:{position[1]}" if len(position) == 2 else ":".join(map(str, position))
 
 
 def _kind(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from rules.rule import Match, RuleSpec
 LIMITER_RULE_ID = "countersign.limiter"
 
 
+@lru_cache(4096)
 def time_text(time_s: float) -> str:
     """RFC 3339 in UTC, to the microsecond where there is one."""
     return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
