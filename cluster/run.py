@@ -41,6 +41,8 @@ DEFAULT_EPOCH_EVENTS = 32_768
 DEFAULT_CHECKPOINT_INTERVAL_S = 5.0
 
 _POLL_S = 0.1
+_TELL_S = 0.01
+"""Between two words on how far standard input has come: each costs the coordinator half a millisecond."""
 _RENEW_S = 1.0
 _RECOGNISE_RECORDS = 100
 _BARREN_LIVES = 10
@@ -63,6 +65,9 @@ class CannotRun(Exception):
 
 class Runtime(Protocol):
     """What the driver needs of a runtime."""
+
+    waits: bool
+    """poll() does nothing but wait before it asks: others do the work."""
 
     def poll(self, timeout_s: float) -> Status: ...
     def send(self, message: Message) -> None: ...
@@ -567,7 +572,11 @@ class _Drive:
         told = False
         grown = (-1, False)
         while True:
-            status = runtime.poll(_POLL_S)
+            if self._spool is not None and runtime.waits:
+                grown = _tell_growth_for(_POLL_S, spec, self._spool, runtime, grown)
+                status = runtime.poll(0.0)
+            else:
+                status = runtime.poll(_POLL_S)
             status.lines = self._shown.new_of(status.lines)
             display.show(status)  # first, or alerts would scroll past a view of the time before
             display.lines(status)
@@ -691,6 +700,21 @@ def _lost_by(error: ProcessLost | StoreUnreachable) -> ProcessLost:
 
 def _off(rule_id: str, place: Place) -> str:
     return f"{rule_id} is off after {TIMEOUTS_UNTIL_OFF} events on which it did not return, the last {list(place[:2])}: mend it"
+
+
+def _tell_growth_for(
+    seconds: float, spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int, bool]
+) -> tuple[int, bool]:
+    """Tell of what comes in while this lasts, when it comes: a wait here is one for every event."""
+    until_s = time.monotonic() + seconds
+    while (left_s := until_s - time.monotonic()) > 0:
+        if told[1]:
+            time.sleep(left_s)
+            continue
+        spool.wait_for_more(told[0], left_s)
+        told = _tell_growth(spec, spool, runtime, told)
+        time.sleep(min(_TELL_S, max(0.0, until_s - time.monotonic())))
+    return told
 
 
 def _tell_growth(spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int, bool]) -> tuple[int, bool]:

@@ -172,6 +172,8 @@ def _portable(error: Exception) -> Exception:
 class LocalRuntime:
     """The driver's side of the child."""
 
+    waits = False
+
     def __init__(self, spec: JobSpec) -> None:
         # A forked child has only the thread that forked: what other Python threads held would stay held in it. The allocators'
         # own threads, which are not counted here, see to that themselves.

@@ -278,6 +278,8 @@ def _python_path(home: str) -> str:
 class RayRuntime:
     """Carries messages between actors, and replaces those that are lost."""
 
+    waits = True
+
     def __init__(self, spec: JobSpec) -> None:
         self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._spec = spec

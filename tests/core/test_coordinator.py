@@ -463,6 +463,33 @@ def test_the_limiter_holds_back_a_rule_s_alerts_and_says_so_once() -> None:
     assert deliver.alerts[4][1] == b"6"
 
 
+def test_what_comes_while_an_epoch_is_on_its_way_shares_the_next_one() -> None:
+    driven = Driven(partition(size_bytes=0), epoch_events=100)
+    driven.start(growing=(0,))
+    (first,) = cuts(driven.tell(SourceGrew(0, 1000, False)))
+
+    assert cuts(driven.tell(SourceGrew(0, 2000, False))) == []
+    assert cuts(driven.tell(SourceGrew(0, 9000, False))) == []
+    driven.tell(ingested(first))
+    delivered = driven.finish_epoch(first.epoch)
+    assert slices(delivered) == [Slice(0, 1000, 9000)]
+    assert cuts(driven.tell(SourceGrew(0, 30_000, False))) == [], "of 1000 bytes each, before one was seen"
+    more = driven.tell(SourceGrew(0, 200_000, False))
+    assert slices(more)[0] == Slice(0, 9000, 109_000), "there is as much to do as an epoch takes"
+
+
+def test_what_comes_does_not_wait_where_an_epoch_is_cut_anyway() -> None:
+    driven = Driven(partition(size_bytes=0), epoch_events=100)
+    driven.start(growing=(0,))
+    driven.tell(Ticked(1.0))
+    driven.tell(SourceGrew(0, 1000, False))
+    driven.tell(SourceGrew(0, 2000, False))
+
+    (due,) = cuts(driven.tell(Ticked(7.0)))
+    assert due.checkpoint
+    assert [task.slice for task in due.tasks] == [Slice(0, 1000, 2000)]
+
+
 def test_a_growing_source_is_cut_as_it_grows_and_ends_when_it_says_so() -> None:
     driven = Driven(partition(size_bytes=0))
     assert cuts(driven.start(growing=(0,))) == []
