@@ -296,6 +296,11 @@ BUGS: dict[str, Patch] = {
     ),
     "what changes after it was copied is lost": _replaced(Census, "changed", lambda _: lambda self, keys: None),
     "copies are lost": _replaced(Shard, "_keys_copied", lambda _: lambda self, message: []),
+    "keys are told as they are when they are asked for": _replaced(
+        Shard,
+        "_state_asked",
+        lambda original: lambda self, message: original(self, replace(message, epoch=self._grouped)),
+    ),
     "the new owner does not wait for its groups": _replaced(Shard, "_plan_moves", _waiting_for_nobody),
     "what moved is not in the next snapshot": _replaced(Shard, "_take", _clean_rows),
     "rows count again when their group comes back": _replaced(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from cluster.core.effects import TellState
 from cluster.core.shard import Shard
 from cluster.runtime.sim.oracle import Expected
 from rules.state import Row
@@ -46,6 +47,13 @@ def check_keys(expected: Expected, rows: Sequence[Row], horizon_s: float) -> Non
     for key in sorted(expected.keys.keys() | given.keys()):
         if expected.keys.get(key) != given.get(key):
             raise Wrong(f"key {key!r} is {given.get(key)}, {expected.keys.get(key)} expected")
+
+
+def check_seen(by_then: Expected, seen: TellState, limit: int) -> None:
+    """What a look at keys gave while the stream went on is the state between two events, and is told as one."""
+    expected = [row for _, row in sorted(by_then.keys.items())]
+    if (seen.rows, seen.more) != (expected[:limit], max(0, len(expected) - limit)):
+        raise Wrong(f"before {seen.cursor} {seen.rows} and {seen.more} more were seen, {expected} expected")
 
 
 def check_rolled_back(fresh: Shard, back: Shard, horizon_s: float) -> None:

@@ -40,8 +40,8 @@ class Expected:
     keys: dict[str, Row] = field(default_factory=dict)
 
 
-def sequential(workload: Workload, pack: Pack) -> Expected:
-    """Read every event in order, run every rule on it in RuleID order."""
+def sequential(workload: Workload, pack: Pack, until: tuple[int, int] | None = None) -> Expected:
+    """Read every event in order, those before `until` if it is given, and run every rule on it in RuleID order."""
     log_type = log_types_of(pack)["Sim"]
     expected, state, windows = Expected(), State(), Windows()
     evaluation = Evaluation(state)
@@ -54,6 +54,8 @@ def sequential(workload: Workload, pack: Pack) -> Expected:
         for number, raw in enumerate(file.records):
             position = (file.partition.index, at if file.partition.format == "jsonl" else number)
             at += len(raw) + 1
+            if until is not None and position >= until:
+                break
             try:
                 data = json.loads(raw)
                 own_s = log_type.time_of(data) if isinstance(data, dict) else None

@@ -30,6 +30,7 @@ from cluster.core.effects import (
     ReadSlice,
     Send,
     StoreSnapshot,
+    TellState,
 )
 from cluster.core.errors import CorruptSnapshot
 from cluster.core.kept import Kept
@@ -45,6 +46,7 @@ from cluster.core.messages import (
     SnapshotFailed,
     SnapshotStored,
     Started,
+    StateWanted,
     StopRequested,
     Ticked,
 )
@@ -188,6 +190,11 @@ class World:
         self.lane = 0
         self.rolled_back = 0
         """Shards that went back to a checkpoint without reading it."""
+        self._looking = random.Random(f"looking of {seed}")
+        self._looks = self._looking.choice([0, 0, 1, 2])
+        """How often somebody asks for keys yet."""
+        self._wanted: list[StateWanted] = []
+        self._seen: list[TellState] = []
         self._trace = hashlib.sha256()
 
     @property
@@ -254,6 +261,10 @@ class World:
             self._rescale_to = self._rng.randint(1, 6)
         if self._rng.random() < 0.1:
             self._rescale(self._life)
+        if len(self._wanted) < self._looks and self._looking.random() < 0.01:
+            wanted = StateWanted(len(self._wanted), None, "", self._looking.choice([2, 10_000]))
+            self._wanted.append(wanted)
+            self._tell(self._life, COORDINATOR, wanted)
         choices = self._choices(life)
         if not choices or self._rng.random() < 0.1:
             self._now_s += 0.2
@@ -329,6 +340,8 @@ class World:
                 self._cover(life, effect.epoch)
             case CommitManifest():
                 return self._commit(life, effect)
+            case TellState():
+                self._seen.append(effect)
             case Finish():
                 for writer in life.writers.values():
                     writer.flush()
@@ -596,6 +609,9 @@ class World:
         rows = [row for shard in life.shards for row in shard.state.rows(float("-inf"))]
         checkers.check_keys(expected, rows, horizon_s)
         checkers.check_keys(expected, self._stored_rows(), horizon_s)
+        for seen in self._seen:
+            by_then = sequential(self.workload, load_pack(self.workload.pack, quiet=True), until=seen.cursor)
+            checkers.check_seen(by_then, seen, self._wanted[seen.number].limit)
         checkers.check_tokens(self._store.committed)
         sizes = {
             file.partition.index: file.length() if file.partition.format == "jsonl" else len(file.records)
