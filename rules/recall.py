@@ -24,6 +24,7 @@ from rules.event import (
     Json,
     PantherEvent,
     find_folded,
+    folded_keys,
 )
 from rules.rule import Match, Outcome
 
@@ -248,22 +249,32 @@ SILENT = Reached(NOWHERE, {})
 class _Fork:
     """A value that all probes ask for that have come so far."""
 
-    __slots__ = ("deep", "first", "path", "rest", "ways")
+    __slots__ = ("deep", "first", "lower", "path", "rest", "ways")
 
     def __init__(self, path: str | tuple[str, ...]) -> None:
         self.path = path
         keys = (path,) if isinstance(path, str) else path
         self.first, self.rest = keys[0], keys[1:]
+        self.lower = self.first.lower()
         self.deep = keys is path
         """It is deep_get() that asks, not get()."""
         self.ways: dict[Any, _Fork | Reached] = {}
 
 
-class Recall:
-    """What one rule's probes came to. Holds on to no event, and to `most_leaves` of them, of 1 or 2 KB."""
+class Room:
+    """For how many more probes there is room, of 1 or 2 KB each. Rules share it: most of a pack's are seldom run."""
 
-    def __init__(self, most_leaves: int, *, off: bool = False) -> None:
-        self._most_leaves = most_leaves
+    __slots__ = ("leaves",)
+
+    def __init__(self, leaves: int) -> None:
+        self.leaves = leaves
+
+
+class Recall:
+    """What one rule's probes came to. Holds on to no event."""
+
+    def __init__(self, room: Room, *, off: bool = False) -> None:
+        self._room = room
         self._top: dict[Any, _Fork | Reached] = {}
         """The first fork, under None."""
         self._leaves = 0
@@ -272,8 +283,10 @@ class Recall:
         self.off = off
         """It is not worth its while, or the rule does not do the same twice. For good: others are worth looking at."""
 
-    def find(self, data: dict[str, Json]) -> Reached | None:
+    def find(self, data: dict[str, Json], folded: list[dict[str, str]]) -> Reached | None:
         """What a probe of this event comes to; None where that has to be found out. Integers of more than 64 bits may be rounded.
+
+        `folded` is empty, or has the event's folded_keys(): the same for all rules that look, so that they are made once.
 
         get() and deep_get() are written out (test_recall.py holds them together): it takes the place of a probe.
         """
@@ -282,7 +295,11 @@ class Recall:
         while type(step) is _Fork:
             value = data.get(step.first, MISSING)
             if value is MISSING:
-                value = find_folded(data, step.first)
+                if not folded:
+                    folded.append(folded_keys(data))
+                actual = folded[0].get(step.lower)
+                if actual is not None:
+                    value = data[actual]
             if step.deep:
                 for key in step.rest:
                     if type(value) is not dict:
@@ -303,7 +320,7 @@ class Recall:
     def learn(self, known: Known, group: int, outcome: Outcome | None = None) -> None:
         """Remember what a probe came to that find() did not know: it asked for `known`, and for nothing else."""
         self._missed()
-        if self.off or self._leaves >= self._most_leaves:
+        if self.off or not self._room.leaves:
             return
         if len(known) > _MOST_READS or _chars(known) > _MOST_CHARS or not all(map(_fits, known.values())):
             return
@@ -325,6 +342,7 @@ class Recall:
         else:
             ways[way] = SILENT if group == NOWHERE else Reached(group, known)
         self._leaves += 1
+        self._room.leaves -= 1
 
     def learn_from(self, event: RecordedEvent, outcome: Outcome, evaluation: Evaluation, group: int) -> None:
         """learn() what a probe came to, if it can be remembered."""
@@ -345,7 +363,7 @@ class Recall:
         """Give up where few are recalled; begin anew where there is no room: what comes now is not what came long ago."""
         if self._walks < 2 * self._misses:
             self._turn_off()
-        elif self._leaves >= self._most_leaves:
+        elif not self._room.leaves:
             self._forget()
         self._walks = self._misses = 0
 
@@ -355,4 +373,5 @@ class Recall:
 
     def _forget(self) -> None:
         self._top = {}
+        self._room.leaves += self._leaves
         self._leaves = 0

@@ -41,14 +41,14 @@ from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
 from rules.logtypes import Derived, LogType, undefined
 from rules.pack import Pack
-from rules.recall import NOWHERE, SILENT, Known, Reached, Recall, RecalledEvent, RecordedEvent, light
+from rules.recall import NOWHERE, SILENT, Known, Reached, Recall, RecalledEvent, RecordedEvent, Room, light
 from rules.rule import Outcome, Rule
 
 _DEAD_LETTER_HEAD_BYTES = 4096
 """How much of a record over the size limit a dead letter keeps: enough to see what it was."""
 
-_RECALLED, _LEAST_RECALLED = 65_536, 64
-"""How many different probes are remembered of a pack's rules on events of one log type, and of each rule at least."""
+_RECALLED = 65_536
+"""How many different probes are remembered."""
 
 
 class NeedsTime(NamedTuple):
@@ -241,6 +241,7 @@ class Ingest:
         self._rules = pack.rules
         self._context_of = pack.context_of
         self._plans: dict[str, _Plan] = {}
+        self._room = Room(_RECALLED)
         self._group_of = key_grouping(key_groups)
         self._evaluation = Evaluation(None, tell_ended=partial(cells.__setitem__, ENDED))
         self._skips = Skips(NO_POISON, ())
@@ -261,11 +262,10 @@ class Ingest:
             filters = self._use_prefilter and kind.split is None
             texts = index.texts if filters else None
             prefilter = None if texts is None else Prefilter.of(texts)
-            leaves = max(_LEAST_RECALLED, _RECALLED // max(len(self._rules), 1))
             plan = _Plan(
                 kind,
                 kind.split is not None,
-                tuple((n, rule, Recall(leaves, off=self._decoder.plain)) for n, rule in chosen),
+                tuple((n, rule, Recall(self._room, off=self._decoder.plain)) for n, rule in chosen),
                 index.candidates,
                 kind.timer(),
                 prefilter,
@@ -417,9 +417,10 @@ class Ingest:
         touched: dict[int, tuple[int, ...]] | None = None
         known: Known = {}
         rules = plan.rules
+        folded: list[dict[str, str]] = []
         for candidate in candidates:
             ordinal, rule, recall = rules[candidate]
-            reached = None if recall.off else recall.find(data)
+            reached = None if recall.off else recall.find(data, folded)
             if reached is None:
                 if event is None:
                     event = self._probed(work, plan, data, time_s, position, raw)

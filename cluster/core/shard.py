@@ -35,7 +35,7 @@ from cluster.core import records, snapshot
 from cluster.core.census import Census
 from cluster.core.effects import COORDINATOR, Effect, GoOn, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import InvariantBroken, require
-from cluster.core.ingest import Decoder, FinalMatch, Ingest, IngestedSlice, NeedsTime, Reread, event_id_of
+from cluster.core.ingest import Decoder, Ingest, IngestedSlice, NeedsTime, Reread, event_id_of
 from cluster.core.kept import Kept
 from cluster.core.keygroups import Owners, key_grouping, window_group
 from cluster.core.lane import Lane
@@ -597,7 +597,7 @@ class Shard:
             self._execute_slice(epoch, epoch.cut, routed, found)
             ingested = epoch.ingested.get(routed.number)
             if ingested is not None:
-                found += [self._clocked(final, ingested) for final in ingested.matches]
+                found += self._clocked(ingested)
                 epoch.errors += ingested.errors
                 epoch.counts.add(ingested.counts)
             self._watermark = self._watermark.after(routed.times)
@@ -685,10 +685,13 @@ class Shard:
         if outcome.match is not None:
             found.append(FoundMatch(order, item.position, event_id, item.log_type, item.time_s, clock_s, outcome.match))
 
-    def _clocked(self, final: FinalMatch, ingested: IngestedSlice) -> FoundMatch:
-        found = final.found
+    def _clocked(self, ingested: IngestedSlice) -> list[FoundMatch]:
+        """The matches that needed no state, with their clocks: W at the start of the slice is known."""
         clock = self._watermark.clock(ingested.times, self._config.lateness_s)
-        return found._replace(clock_s=clock(found.order[1], final.local_w_s, found.event_time_s))
+        return [
+            FoundMatch(order, position, event_id, log_type, time_s, clock(order[1], local_w_s, time_s), match)
+            for (order, position, event_id, log_type, time_s, _, match), local_w_s in ingested.matches
+        ]
 
     def _owns(self, key: str) -> bool:
         return self._owners[self._group_of(key)] == self._config.shard

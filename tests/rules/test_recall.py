@@ -16,7 +16,7 @@ from rules import recall
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import MISSING, PantherEvent
 from rules.logtypes import load_definitions, shipped_definitions
-from rules.recall import NOWHERE, Known, Reached, Recall, RecalledEvent, RecordedEvent
+from rules.recall import NOWHERE, Known, Reached, Recall, RecalledEvent, RecordedEvent, Room
 from tests.rules.making import make_rule
 
 CLOUDTRAIL = load_definitions(shipped_definitions())["AWS.CloudTrail"]
@@ -206,16 +206,20 @@ HEAD = (
 
 @given(st.sampled_from(RULES), st.lists(st.tuples(events, st.integers(0, 3)), min_size=1, max_size=12))
 def test_a_recalled_probe_is_what_running_it_gives(body: str, log: list[tuple[dict[str, Any], int]]) -> None:
-    rule = make_rule(f"{HEAD}\n\ndef rule(event):\n    {body}\n")
-    remembered, evaluation = Recall(8), Evaluation(None)
+    title = "def title(event):\n    return f\"{event.get('b')} {event.get('sourceIPAddress')}\"\n"
+    rule = make_rule(f"{HEAD}\n\ndef rule(event):\n    {body}\n\n{title}")
+    remembered, evaluation = Recall(Room(8)), Evaluation(None)
     for place, (data, second) in enumerate(log):
-        found = remembered.find(data)
+        found = remembered.find(data, [])
         evaluation.begin_event(TIME_S + second, (0, place))
         event = RecordedEvent(data, CLOUDTRAIL.derive(data, TIME_S + second, (0, place), "s"), None)
         outcome = evaluate(rule, event, evaluation)
         group = _group(evaluation.key or "") if outcome is REACHED else NOWHERE
         if found is not None:
-            assert outcome is (NO_MATCH if found.group == NOWHERE else REACHED)
+            if found.outcome is not None:
+                assert found.outcome == outcome
+            else:
+                assert outcome is (NO_MATCH if found.group == NOWHERE else REACHED)
             assert found.group == group
             if outcome is REACHED:
                 assert repr(found.known) == repr(event.known)
@@ -228,11 +232,11 @@ def _group(key: str) -> int:
 
 
 def test_what_came_once_is_recalled() -> None:
-    remembered = Recall(8)
+    remembered = Recall(Room(8))
     known: Known = {"name": "x", ("who", "arn"): "me", "error": MISSING, "count": 1}
     remembered.learn(known, 5)
 
-    found = remembered.find({"Name": "x", "who": {"ARN": "me"}, "count": 1})
+    found = remembered.find({"Name": "x", "who": {"ARN": "me"}, "count": 1}, [])
     assert found is not None
     assert found == Reached(5, known)
     for other in (
@@ -240,24 +244,24 @@ def test_what_came_once_is_recalled() -> None:
         {"name": "x", "who": {"arn": "me"}, "count": True},
         {"name": "x", "who": "me", "count": 1},
     ):
-        assert remembered.find(other) is None
+        assert remembered.find(other, []) is None
 
 
 def test_probes_that_ask_for_different_things_after_the_same_answers_are_not_recalled() -> None:
     for more in ({"a": 1, "c": 1}, {"a": 1}, {"b": 1}, {}):
-        remembered = Recall(8)
+        remembered = Recall(Room(8))
         remembered.learn({"a": 1, "b": 1}, 5)
         remembered.learn(more, 5)
         assert remembered.off, more
-        assert remembered.find({"a": 1, "b": 1}) is None
+        assert remembered.find({"a": 1, "b": 1}, []) is None
 
 
 @pytest.mark.parametrize("value", [0.0, "x" * 513], ids=["float", "long"])
 def test_floats_and_long_texts_are_not_recalled(value: Any) -> None:
-    remembered = Recall(8)
+    remembered = Recall(Room(8))
     remembered.learn({"a": value}, 5)
 
-    assert remembered.find({"a": value}) is None
+    assert remembered.find({"a": value}, []) is None
 
 
 def test_what_goes_along_with_an_event_is_small() -> None:
@@ -270,12 +274,12 @@ def test_what_goes_along_with_an_event_is_small() -> None:
 
 def test_remembering_is_given_up_where_events_do_not_repeat_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "_WINDOW_MISSES", 10)
-    unique, hot = Recall(100), Recall(100)
+    unique, hot = Recall(Room(100)), Recall(Room(100))
     for number in range(40):
-        unique.find({"a": number})
+        unique.find({"a": number}, [])
         unique.learn({"a": number}, 1)
         for value in (number, 0, 0):
-            if hot.find({"a": value}) is None:
+            if hot.find({"a": value}, []) is None:
                 hot.learn({"a": value}, 1)
 
     assert unique.off
@@ -284,18 +288,18 @@ def test_remembering_is_given_up_where_events_do_not_repeat_themselves(monkeypat
 
 def test_what_is_remembered_has_a_limit_and_makes_room_for_what_comes_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "_WINDOW_MISSES", 10)
-    remembered = Recall(5)
+    remembered = Recall(Room(5))
 
     def recalled() -> list[int]:
-        return [number for number in range(12) if remembered.find({"a": number})]
+        return [number for number in range(12) if remembered.find({"a": number}, [])]
 
     for number in range(9):
         for _ in range(3):
-            if remembered.find({"a": number}) is None:
+            if remembered.find({"a": number}, []) is None:
                 remembered.learn({"a": number}, 1)
         assert len(recalled()) <= 5
     for number in range(9, 12):
-        if remembered.find({"a": number}) is None:
+        if remembered.find({"a": number}, []) is None:
             remembered.learn({"a": number}, 1)
     assert not remembered.off
     assert recalled() == [6, 7, 8, 9, 10]
