@@ -268,6 +268,8 @@ class _Writer(threading.Thread):
 class _Watched:
     """A runtime, and a file of when it came through what after a loss."""
 
+    waits = True
+
     def __init__(self, runtime: Any, path: Path) -> None:
         self._runtime = runtime
         self._path = path

@@ -137,6 +137,9 @@ class _Load(threading.Thread):
 class _Rescaling:
     """RayRuntime that has the load begin and goes through PLAN once all keys are there, and then ends the load."""
 
+    waits = False
+    """It looks more often than the run asks."""
+
     def __init__(self, spec: JobSpec, keys: int, load: _Load, apart_s: float) -> None:
         self._runtime = RayRuntime(spec)
         self._keys = keys

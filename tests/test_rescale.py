@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import sys
 import threading
@@ -15,12 +14,10 @@ import pytest
 
 from cluster import run as running
 from cluster.config import Config
-from cluster.core.messages import KeysCopied
 from cluster.display import Display
 from cluster.runtime.job import JobSpec, Status
 from cluster.runtime.local import LocalRuntime
 from cluster.stores import open_store
-from rules.state import Row
 from tests.commands import write_rule
 
 RULES = {
@@ -135,15 +132,6 @@ def compare(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None
         assert ours == theirs, f"{kind} differ"
     assert rows == expected
     assert len(rows) > 400
-
-
-@pytest.mark.parametrize(
-    "rows", [[], [Row("a", 1, None, None, 9), Row("b", None, ("x", "y"), None, 8), Row("c", None, None, "{}", None)]]
-)
-def test_keys_arrive_as_they_were_copied(rows: list[Row]) -> None:
-    copied = KeysCopied(rows)
-
-    assert pickle.loads(pickle.dumps(copied, pickle.HIGHEST_PROTOCOL)) == copied
 
 
 def test_the_local_runtime_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
