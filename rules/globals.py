@@ -312,8 +312,10 @@ class _Uses:
                 return True
             case ast.BoolOp() | ast.IfExp():  # gives the very object
                 return self._only_reads(parent, flat)
-            case ast.BinOp() | ast.Starred() | ast.Dict():  # make a new one of its elements
+            case ast.BinOp() | ast.Starred():  # make a new one of its elements
                 return flat
+            case ast.Dict(keys=keys, values=values):  # so does `**` in it; all else in it is handed on
+                return flat and any(key is None and value is node for key, value in zip(keys, values, strict=True))
             case ast.For(iter=iterated) | ast.comprehension(iter=iterated) if iterated is node:
                 return flat
             case ast.Subscript(value=container, ctx=context):

@@ -71,7 +71,7 @@ class RecordedEvent(_AskedByGet):
     below puts that back, once the answer is in `known`; where PantherEvent raises instead, it stays opaque.
     """
 
-    __slots__ = ("_data", "known", "opaque")
+    __slots__ = ("_data", "_original", "known", "opaque")
 
     def __init__(self, data: dict[str, Json], derived: DerivedFields | None, context: EventContext | None) -> None:
         super().__init__(data, derived, context)
@@ -92,6 +92,15 @@ class RecordedEvent(_AskedByGet):
     @raw.setter
     def raw(self, value: dict[str, Json]) -> None:
         self._data = value
+
+    @property
+    def original(self) -> dict[str, Json]:
+        self.opaque = True
+        return self._original
+
+    @original.setter
+    def original(self, value: dict[str, Json]) -> None:
+        self._original = value
 
     def get(self, key: str, default: Json = None) -> Json:
         if type(key) is not str:

@@ -396,13 +396,14 @@ class State:
                     table.pop(key, None)
 
     def take_over(self, rows: Sequence[Row]) -> None:
-        """put() for keys that another shard has let go, each once and none a tombstone: several times as fast."""
+        """put() for keys that another shard has let go, none of them a tombstone: twice as fast where they are new here."""
         self.begin()
         keys = [row.key for row in rows]
-        if not (self.expiries.keys().isdisjoint(keys) and self.dirty.keys().isdisjoint(keys)):
+        images = dict.fromkeys(keys, _UNKNOWN)
+        if len(images) < len(keys) or not self.expiries.keys().isdisjoint(keys) or not self.dirty.keys().isdisjoint(keys):
             self.put(rows)
             return
-        self.dirty.update(dict.fromkeys(keys, _UNKNOWN))
+        self.dirty.update(images)
         self._visits.extend(keys)
         if self.new_keys is not None:
             self.new_keys += keys

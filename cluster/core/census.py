@@ -9,11 +9,25 @@ goes with the group itself, as do all its windows.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from cluster.core.errors import require
 from cluster.core.keygroups import Owners, group_of, hashed_part, window_group
 from rules.state import Row, State
 from rules.windows import WindowKey, Windows
+
+
+class Leaving(NamedTuple):
+    """What goes with groups that leave the shard."""
+
+    keys: list[str]
+    """All of theirs, and some that are gone."""
+    copied: int
+    """How many rows of them were copied before."""
+    changed: list[Row]
+    """Those that may have changed since, tombstones among them."""
+    windows: list[WindowKey]
+    """All of theirs."""
 
 
 class Census:
@@ -33,8 +47,12 @@ class Census:
         """The first of them is the one that is being copied; the order in which ownership.py moves them."""
         self._copied_keys = 0
         """How many keys of the first one are."""
+        self._to_copy = 0
+        """How many of them are to be: those that it had when that began. Keys after these are in `_changed`."""
         self._changed: dict[int, dict[str, None]] = {}
         """The keys of a group that were written since the first of it was copied."""
+        self._rows: dict[int, int] = {}
+        """How many rows of it were copied."""
 
     def advance(self, sorted_keys: int, copied_keys: int) -> tuple[dict[int, list[Row]], list[int]]:
         """Sort the next keys and windows and all that are new; once all are sorted, copy. To be called before each epoch.
@@ -52,16 +70,18 @@ class Census:
         copied: list[int] = []
         while self._uncopied:
             group = self._uncopied[0]
-            self._changed.setdefault(group, {})
-            keys = self._keys[group][self._copied_keys : self._copied_keys + limit]
+            if group not in self._changed:
+                self._changed[group], self._rows[group] = {}, 0
+                self._copied_keys, self._to_copy = 0, len(self._keys[group])
+            keys = self._keys[group][self._copied_keys : min(self._copied_keys + limit, self._to_copy)]
             rows = [row for row in map(self._state.row, keys) if row.expiry_s is not None]
             if rows:
                 copies.setdefault(self.target[group], []).extend(rows)
+            self._rows[group] += len(rows)
             limit -= len(keys)
             self._copied_keys += len(keys)
-            if self._copied_keys < len(self._keys[group]):
+            if self._copied_keys < self._to_copy:
                 break
-            self._copied_keys = 0
             copied.append(self._uncopied.pop(0))
         return copies, copied
 
@@ -73,20 +93,22 @@ class Census:
             if of_group is not None:
                 of_group[key] = None
 
-    def take(self, groups: Iterable[int]) -> tuple[list[str], list[Row], list[WindowKey]]:
-        """Of these groups, which leave the shard now: all keys, the rows that changed since they were copied, all windows."""
+    def take(self, groups: Iterable[int]) -> Leaving:
+        """These groups leave the shard now."""
         self._note_written()
         self._sort_new()
         keys: dict[str, None] = {}
         changed: list[str] = []
         window_keys: dict[WindowKey, None] = {}
+        copied = 0
         for group in groups:
             require(group in self._changed and group not in self._uncopied, f"group {group} moves before all of it is copied")
             changed += self._changed.pop(group)
+            copied += self._rows.pop(group)
             keys |= dict.fromkeys(self._keys.pop(group))
             window_keys |= dict.fromkeys(self._window_keys.pop(group))
         keys |= dict.fromkeys(changed)
-        return list(keys), list(map(self._state.row, changed)), list(window_keys)
+        return Leaving(list(keys), copied, list(map(self._state.row, changed)), list(window_keys))
 
     def close(self) -> None:
         """Nobody needs to hear of new keys any more."""

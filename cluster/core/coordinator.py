@@ -17,6 +17,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from cluster.core import records, snapshot
@@ -368,9 +370,9 @@ class Coordinator:
         effects = self._rescale()
         while self._phase is Phase.RUNNING and len(self._epochs) < RUN_AHEAD_EPOCHS:
             self._ownership.prepare(self._cut_epoch + 1)
-            due = self._checkpoint_due()
-            awaited = due or self._ownership.needs_epoch(self._cut_epoch + 1)
-            tasks = [] if self._stopping or (not awaited and self._more_comes()) else self._cut_tasks()
+            due, waits = self._checkpoint_due(), self._more_comes()
+            awaited = due or (not waits and self._ownership.needs_epoch(self._cut_epoch + 1))
+            tasks = [] if self._stopping or (waits and not due) else self._cut_tasks()
             last = not tasks and (self._stopping or self._input_over())
             if last and (self._checkpoint is not None or self._resting()):
                 break  # one checkpoint at a time; the last one comes when this one is through
@@ -821,7 +823,7 @@ def _or_never(time_s: float | None) -> float:
 
 def _merged(parts: Iterable[list[_T]]) -> list[_T]:
     """Sorted lists into one, in order. sorted() finds the runs by itself."""
-    return sorted((item for part in parts for item in part), key=lambda item: item.order)
+    return sorted(chain.from_iterable(parts), key=attrgetter("order"))
 
 
 def _placed(outputs: list[Output]) -> list[tuple[Position, bytes]]:

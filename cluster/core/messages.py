@@ -322,6 +322,8 @@ class GroupsMoved:
     watermark: Watermark
     """W at the epoch's start: a shard that joins knows no other."""
     groups: tuple[int, ...]
+    copied: int
+    """How many rows of them are in KeysCopied."""
     keys: list[Row]
     """Those of their keys that have changed since they were copied, tombstones among them."""
     windows: list[WindowRow]

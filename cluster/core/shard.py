@@ -29,10 +29,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from cluster.core import records, snapshot
-from cluster.core.census import Census
+from cluster.core.census import Census, Leaving
 from cluster.core.effects import COORDINATOR, Effect, GoOn, LoadBlobs, ReadSlice, Send, StoreSnapshot
 from cluster.core.errors import InvariantBroken, require
 from cluster.core.ingest import Decoder, Ingest, IngestedSlice, NeedsTime, Reread, event_id_of
@@ -507,16 +508,17 @@ class Shard:
             return []
         effects: list[Effect] = []
         for to, groups in sorted(epoch.gives.items()):
-            keys, changed, windows = ([], [], []) if self._census is None else self._census.take(groups)
+            leaving = Leaving([], 0, [], []) if self._census is None else self._census.take(groups)
             require(not groups or self._census is not None, f"groups {groups} move, and nobody knows their keys")
-            self._gone += keys
+            self._gone += leaving.keys
             moved = GroupsMoved(
                 epoch.cut.epoch,
                 self._config.shard,
                 self._watermark,
                 tuple(groups),
-                changed,
-                self.windows.give_away(windows),
+                leaving.copied,
+                leaving.changed,
+                self.windows.give_away(leaving.windows),
                 self._executed_s,
             )
             effects.append(Send(to, moved))
@@ -550,8 +552,10 @@ class Shard:
             require(sender in epoch.takes, f"shard {sender} gave groups away unasked")
             require(self._watermark in (_NEW, moved.watermark), "shards disagree on the watermark of groups that move")
             self._watermark = moved.watermark
-            for group in moved.groups:
-                self.state.take_over(self._copies.pop(group, []))
+            copied = [self._copies.pop(group, []) for group in moved.groups]
+            require(sum(map(len, copied)) == moved.copied, f"copies of shard {sender}'s keys were lost on the way")
+            for rows in copied:
+                self.state.take_over(rows)
             self.state.put(moved.keys)
             for window in moved.windows:
                 self.windows.put(window)
@@ -882,7 +886,7 @@ class Shard:
         matches: list[Output] = []
         alerts: list[AlertOutput] = []
         found = [match for executed in epoch.executed.values() for match in executed.matches]
-        found.sort(key=lambda match: match.order)
+        found.sort(key=attrgetter("order"))
         for match in found:
             self._place(match, matches, alerts)
         grouped = EpochGrouped(

@@ -27,6 +27,7 @@ from rules.guards.expressions import (
     TooLong,
     carries_mutable,
     joined,
+    shared,
     weakest,
 )
 from rules.guards.facts import ALWAYS, NEVER, Facts, both, either, one_of
@@ -307,8 +308,8 @@ class _Walk(Expressions):
         ways: list[Way] = []
         for held, value in self.value(node, env, frame, facts):
             after: list[Way] = [(held, env)]
-            if len(targets) > 1 and (carries_mutable(value) or isinstance(value, Table)):
-                value = PLAIN if value.is_plain else UNKNOWN  # what is changed under one name is so under the other
+            if len(targets) > 1:
+                value = shared(value)
             for target in targets:
                 after = [each for more, known in after for each in self._store(target, value, more, known, frame)]
             ways += after
@@ -331,11 +332,11 @@ class _Walk(Expressions):
             case ast.Subscript(value=base, slice=index):
                 ways = []
                 for held, (holder, at) in self.each([base, index], env, frame, facts):
-                    if not isinstance(holder, Constant | Field | Event) and all(
+                    if not isinstance(holder, Constant | Field | Event | Table) and all(
                         each.is_plain for each in (holder, at, value)
                     ):
                         ways.append((held, env))
-                    elif isinstance(holder, Constant | Field | Event):
+                    elif isinstance(holder, Constant | Field | Event | Table):
                         self._end_at(target, frame, held, "changes what it has from the event or its module")
                     else:
                         ways += self._after(self.unknown(target, env, frame, held, "changes what is not known"), env)
@@ -667,7 +668,7 @@ class _Walk(Expressions):
             known = self._known_method(node, receiver, method, given, env, frame, held)
             if known is not None:
                 outcomes += known
-            elif method in CHANGING_METHODS and (isinstance(receiver, Field | Event | Constant)):
+            elif method in CHANGING_METHODS and isinstance(receiver, Field | Event | Constant | Table):
                 self._end_at(node, frame, held, "changes what it has from the event or its module")
             elif receiver.is_plain and given.all_plain and not method.startswith("_") and method != "udm":
                 outcomes.append((held, PLAIN))  # udm() may run a function of the pack

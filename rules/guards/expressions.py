@@ -229,7 +229,7 @@ class Expressions(ABC):
 
     def _named(self, name: str, node: ast.expr, env: Env, frame: Frame, facts: Facts) -> Outcomes:
         """`name := node`. Whether it comes to that depends on what stands around it, so little is known of the name."""
-        outcomes = self.value(node, env, frame, facts)
+        outcomes = [(held, shared(value)) for held, value in self.value(node, env, frame, facts)]
         if frame.repeated and not all(value.is_plain for _, value in outcomes):
             outcomes = [
                 each for held, _ in outcomes for each in self.unknown(node, env, frame, held, "keeps what is not known")
@@ -441,19 +441,17 @@ class Expressions(ABC):
     def _dict(
         self, keys: Sequence[ast.expr | None], values: Sequence[ast.expr], env: Env, frame: Frame, facts: Facts
     ) -> Outcomes:
-        known = [key for key in keys if key is not None]
+        in_turn = [part for pair in zip(keys, values, strict=True) for part in pair if part is not None]
         outcomes: Outcomes = []
-        for held, parts in self.each([*known, *values], env, frame, facts):
-            constants = [part for part in parts if isinstance(part, Constant) and _can_be_copied(part)]
-            at = len(known)
-            if len(known) == len(values) and len(constants) == len(parts):
+        for held, parts in self.each(in_turn, env, frame, facts):
+            pairs = list(zip(parts[::2], parts[1::2], strict=False)) if None not in keys else None
+            if pairs is not None and all(isinstance(part, Constant) and _can_be_copied(part) for part in parts):
                 try:
-                    made = {key.value: value.value for key, value in zip(constants[:at], constants[at:], strict=True)}
+                    made = {key.value: value.value for key, value in pairs}  # type: ignore[attr-defined]
                 except TypeError:
                     continue
                 outcomes.append((held, Constant(made, is_data(made), is_shared=False)))
-            elif len(known) == len(values) and all(isinstance(key, Constant) and is_atom(key.value) for key in parts[:at]):
-                pairs = zip(parts[:at], parts[at:], strict=True)
+            elif pairs is not None and all(isinstance(key, Constant) and is_atom(key.value) for key, _ in pairs):
                 outcomes.append((held, Table({key.value: _kept(value) for key, value in pairs})))  # type: ignore[attr-defined]
             else:
                 outcomes.append((held, PLAIN if all(part.is_plain for part in parts) else UNKNOWN))
@@ -550,6 +548,8 @@ def _is_always_true(value: Any) -> bool:
 
 def carries_mutable(value: Abstract) -> bool:
     """Whether a value may be a container that the function has made and can change."""
+    if isinstance(value, Table):
+        return True
     if isinstance(value, Field):
         return value.default is not None and carries_mutable(value.default)
     return isinstance(value, Constant) and not value.is_shared and not is_atom(value.value)
@@ -559,7 +559,14 @@ def _kept(value: Abstract) -> Abstract:
     """What may be known of a value that a collection holds: others may get at it there."""
     if isinstance(value, Lambda) or not value.is_plain:
         return UNKNOWN
-    return PLAIN if isinstance(value, Table) or carries_mutable(value) else value
+    return PLAIN if carries_mutable(value) else value
+
+
+def shared(value: Abstract) -> Abstract:
+    """What may be known of a value that stands in two places: what is changed in one of them is so in the other."""
+    if not carries_mutable(value):
+        return value
+    return PLAIN if value.is_plain else UNKNOWN
 
 
 def _can_be_copied(value: Constant) -> bool:

@@ -193,6 +193,25 @@ def test_epochs_are_short_while_groups_move_and_grow_to_what_they_were_afterward
     assert set(sizes[settled + 3 :]) == {800_000}
 
 
+def test_epochs_of_a_rescale_follow_one_another_where_little_comes_in() -> None:
+    driven = Driven(partition(size_bytes=0), epoch_events=800)
+    driven.start(growing=(0,))
+    (first,) = cuts(driven.tell(SourceGrew(0, 1000, False)))
+    driven.tell(RescaleRequested(2))
+    driven.shards = 2
+
+    assert cuts(driven.tell(ShardRestored(1))) == [], "the one on its way is waited for"
+    driven.shards = 1
+    driven.tell(ingested(first))
+    (empty,) = cuts(driven.finish_epoch(first.epoch))  # it was prepared before anybody asked for a rescale
+    (moving,) = cuts(driven.finish_epoch(empty.epoch))
+    assert (empty.tasks, empty.shards) == ((), 1)
+    assert (moving.tasks, moving.shards) == ((), 2), "the rescale goes on without any input"
+    assert cuts(driven.tell(SourceGrew(0, 2000, False))) == []
+    driven.shards = 2
+    assert slices(driven.finish_epoch(moving.epoch)) == [Slice(0, 1000, 2000)]
+
+
 def test_small_compressed_files_are_taken_whole_while_groups_move() -> None:
     files = [partition(number, 1000 * 20, compression="gzip") for number in range(40)]  # about 240 events each
     driven = Driven(partition(0, 10_000_000), *files[1:], epoch_events=800)

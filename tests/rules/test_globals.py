@@ -370,12 +370,34 @@ def test_a_probe_leaves_no_trace_in_the_globals() -> None:
     assert runner.run(rule, {"asks": False}).match is None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "t = {'b': SHARED}\n    t['b'].add('r')",
+        "{'b': SHARED}['b'].add('r')",
+        "for v in {'b': SHARED}.values():\n        v.add('r')",
+        "f(**{'s': SHARED})",
+    ],
+)
+def test_what_a_dict_hands_on_is_put_back(change: str) -> None:
+    """Found by a reader: a dict that is made of containers was taken for a copy of them."""
+    rule = make_rule(
+        "SHARED = {'p'}\ndef f(s):\n    s.add('r')\n"
+        f"def rule(event):\n    found = event.get('z') in SHARED\n    {change}\n    return found\n"
+    )
+    runner = Runner()
+
+    assert rule.changes_globals
+    assert [runner.run(rule, {"z": "r"}).match for _ in range(2)] == [None, None]
+
+
 READS = [
     ("A = {'x', 'y'}", "'x' in A and len(A) == 2 and 'z' not in A"),
     ("A = ['x', 'y']", "any(a == 'z' for a in A) or A[0] == 'x' or bool(A) or sorted(A) == A"),
     ("A = {'x': 1}", "A.get('x') == 2 or A['x'] == 2 or [k for k, v in A.items()] == [] or not A"),
     ("A = {'x': ['y']}", "'y' in A['x'] or 'y' in A.get('x', []) or 'x' in A"),
     ("A = ['x']\nB = ['y']", "'x' in A + B or event.deep_get(*A) or f'{A}'"),
+    ("A = {'x': 1}", "{**A, 'y': 2} == 3"),
     ("A = ['x']", "isinstance(A, list) and len(A or B) + len(A if A else B) > 1\nB = ()"),
     ("import re\nA = [re.compile('x')]", "any(a.match('y') for a in A)"),
     ("import ipaddress\nA = [ipaddress.ip_network('10.0.0.0/8')]", "[n for n in A if n.is_private] == []"),

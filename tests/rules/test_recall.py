@@ -264,6 +264,16 @@ def test_floats_and_long_texts_are_not_recalled(value: Any) -> None:
     assert remembered.find({"a": value}, []) is None
 
 
+@pytest.mark.parametrize("look", ["event.original", "event.raw", "event.to_dict()", "event"])
+def test_a_match_that_looks_at_the_whole_event_is_not_recalled(look: str) -> None:
+    rule = make_rule(f"def rule(event):\n    return event.get('a') == 1\n\ndef title(event):\n    return str({look})\n")
+    remembered, evaluation = Recall(Room(8)), Evaluation(None)
+    event = RecordedEvent({"a": 1, "n": 1}, None, None)
+    remembered.learn_from(event, evaluate(rule, event, evaluation), evaluation, NOWHERE)
+
+    assert remembered.find({"a": 1, "n": 2}, []) is None
+
+
 def test_what_goes_along_with_an_event_is_small() -> None:
     small: Known = {"a": "x" * 4000, "b": MISSING}
 

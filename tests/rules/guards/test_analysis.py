@@ -228,6 +228,11 @@ UNGUARDED = [
     'return bool({"a": event.get("y"), **event.get("z")}.get(event.get("x")))',
     'return bool({"a": event.get("y")}.get(event.get("x"), 1))',
     'return bool({"a": increment_counter("k")}.get(event.get("x")))',
+    'return bool((lambda d: d.get(event.get("x")) if d.update(b=1) is None else 0)({"a": event.get("y")}))',
+    'x = (w := {"a": event.get("y")})\nw["b"] = 1\nreturn bool(x.get(event.get("x")))',
+    'x = (w := ["a"])\nw.append("b")\nreturn event.get("x") in x',
+    'return bool({"b": increment_counter("k"), TABLE[event.get("x")]: 1})',
+    't = {"b": CHANGED}\nt["b"].append("r")\nreturn event.get("z") in CHANGED',
     'class Local:\n    n = increment_counter("k")\nreturn event.get("x") == "v"',
 ]
 
