@@ -405,6 +405,8 @@ class Coordinator:
             ownership.target,
         )
         self._epochs[self._cut_epoch] = _Epoch(cut, self._cursor)
+        if tasks:
+            self._pace = min(1.0, 2 * self._pace)
         self._cut_shards = cut.shards
         if checkpoint:
             self._checkpoint = _Checkpoint(self._cut_epoch, cut.shards)
@@ -428,7 +430,8 @@ class Coordinator:
         """The next slices in order, about an epoch's events together."""
         tasks: list[Task] = []
         usual = self._epoch_events()
-        self._pace = min(1.0, 2 * self._pace) if self._ownership.settled else _WHILE_MOVING
+        if not self._ownership.settled:
+            self._pace = _WHILE_MOVING
         events = max(1, int(usual * self._pace))
         budget = float(events)
         shares = self._shares.of(self._ownership.shards)
