@@ -27,7 +27,7 @@ from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, RescaleRequested, Ticked
 from cluster.environment import EVALUATION_ENVIRONMENT
 from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status, is_of_life, lost
-from cluster.runtime.shells import CoordinatorShell, Rules, ShardShell, failure_of, load_rules
+from cluster.runtime.shells import CoordinatorShell, Rules, ShardShell, failure_of, load_rules, spare_the_collector
 from cluster.watch import LOOK_EVERY_S, Ended, Slot, Watch
 
 _START_TIMEOUT_S = 120.0
@@ -123,7 +123,9 @@ class _Actor:
         import pyarrow.compute  # noqa: F401  # the first blob would import it
 
         _check_installation()
-        self._rules = load_rules(spec, self._rules)
+        before, self._rules = self._rules, load_rules(spec, self._rules)
+        if self._rules is not before:
+            spare_the_collector()
 
     def be_shard(self, spec: JobSpec, number: int, coordinator: Any, shards: list[Any]) -> None:
         """Take part in a life, and leave the one before. Raises what makes the run impossible."""
