@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from cluster.core.errors import require
-from cluster.core.keygroups import Owners, group_of, hashed_part, window_group
+from cluster.core.keygroups import Owners, key_grouping, window_group
 from rules.state import Row, State
 from rules.windows import WindowKey, Windows
 
@@ -35,6 +35,7 @@ class Census:
 
     def __init__(self, target: Owners, leaving: Collection[int], state: State, windows: Windows) -> None:
         self.target = target
+        self._group_of = key_grouping(len(target))
         self._state = state
         self._windows = windows
         self._pending_keys = state.keys()
@@ -87,9 +88,9 @@ class Census:
 
     def changed(self, keys: Iterable[str]) -> None:
         """These keys were written by other means than an evaluation."""
-        groups, changed = len(self.target), self._changed
+        changed, group_of = self._changed, self._group_of
         for key in keys if changed else ():
-            of_group = changed.get(group_of(hashed_part(key), groups))
+            of_group = changed.get(group_of(key))
             if of_group is not None:
                 of_group[key] = None
 
@@ -127,8 +128,9 @@ class Census:
 
     def _sort(self, keys: Iterable[str], window_keys: Iterable[WindowKey]) -> None:
         groups, by_group, windows_by_group = len(self.target), self._keys, self._window_keys
+        group_of = self._group_of
         for key in keys:
-            found = by_group.get(group_of(hashed_part(key), groups))
+            found = by_group.get(group_of(key))
             if found is not None:
                 found.append(key)
         for window_key in window_keys:
