@@ -294,11 +294,11 @@ def test_a_shard_that_sees_another_store_or_other_inputs_does_not_start(logs: Pa
     with pytest.raises(Crash):
         go(copy, tmp_path, in_directory(tmp_path / "store"), starting)
     (spec,) = seen
-    ShardShell(spec, 0, lambda job: job(), unwatched())
+    ShardShell(spec, 0, lambda job: job(lambda: None), unwatched())
 
     with pytest.raises(StoreUnreachable, match=r"sees another store .* use a directory that all machines share"):
-        ShardShell(replace(spec, store_url=str(tmp_path / "elsewhere")), 0, lambda job: job(), unwatched())
+        ShardShell(replace(spec, store_url=str(tmp_path / "elsewhere")), 0, lambda job: job(lambda: None), unwatched())
     with (copy / "okta.jsonl").open("ab") as file:
         file.write(b"{}\n")
     with pytest.raises(SourceChanged, match=r"^on .*okta.jsonl: it grew"):
-        ShardShell(spec, 0, lambda job: job(), unwatched())
+        ShardShell(spec, 0, lambda job: job(lambda: None), unwatched())

@@ -324,6 +324,11 @@ class Shard:
             raise InvariantBroken(f"shard {self._config.shard} does not know {message!r}")
         return handler(message)
 
+    @property
+    def busy(self) -> bool:
+        """An epoch has begun here that is not over. May be asked by another thread."""
+        return bool(self._epochs)
+
     # --- start ---------------------------------------------------------------------------------------------------
 
     def _started(self, message: Started) -> list[Effect]:

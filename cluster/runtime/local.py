@@ -58,7 +58,7 @@ class _Engine:
         return status
 
     def _shard(self, number: int) -> ShardShell:
-        return ShardShell(self._spec, number, lambda job: job(), self._cells)
+        return ShardShell(self._spec, number, lambda job: job(lambda: None), self._cells)
 
     def send(self, message: Message) -> None:
         """A message from the driver to the coordinator."""

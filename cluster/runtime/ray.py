@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, RescaleRequested, Ticked
 from cluster.environment import EVALUATION_ENVIRONMENT
 from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status, is_of_life, lost
-from cluster.runtime.shells import CoordinatorShell, Rules, ShardShell, failure_of, load_rules, spare_the_collector
+from cluster.runtime.shells import CoordinatorShell, Job, Rules, ShardShell, failure_of, load_rules, spare_the_collector
 from cluster.watch import LOOK_EVERY_S, Ended, Slot, Watch
 
 _START_TIMEOUT_S = 120.0
@@ -107,7 +107,7 @@ class _Actor:
         self._peers: _Peers | None = None
         self._shard: ShardShell | None = None
         self._coordinator: CoordinatorShell | None = None
-        self._jobs: queue.SimpleQueue[tuple[str, int, Callable[[], Message]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[str, int, Job]] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
     def whereabouts(self) -> tuple[str, str]:
@@ -133,7 +133,7 @@ class _Actor:
         kept = self._shard.leave() if self._shard is not None else None
         peers = _Peers(spec.life, coordinator, shards)
 
-        def background(job: Callable[[], Message]) -> None:
+        def background(job: Job) -> None:
             self._jobs.put((spec.life, number, job))
 
         self._shard = ShardShell(spec, number, background, self._slot.cells, self._rules, kept)
@@ -171,9 +171,13 @@ class _Actor:
             if peers is None or not is_of_life(life, peers.life):
                 continue
             try:
-                peers.tell(number, job())
+                peers.tell(number, job(self._rest))
             except Exception as error:
                 peers.fail(failure_of(error, f"shard {number}"))
+
+    def _rest(self) -> None:
+        if self._shard is not None:
+            self._shard.rest()
 
     def fail(self, life: str, failure: Failure) -> None:
         if self._peers is not None and is_of_life(life, self._peers.life):
