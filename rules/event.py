@@ -6,7 +6,7 @@ Nested dicts and lists are wrapped when they are reached, so an event that no ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -235,6 +235,9 @@ class ImmutableDict(Mapping[str, Json]):
     def __len__(self) -> int:
         return len(self.raw)
 
+    def items(self) -> ItemsView[str, Json]:
+        return _Items(self)
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, ImmutableDict):
             other = other.to_dict()
@@ -313,6 +316,17 @@ class ImmutableDict(Mapping[str, Json]):
         """The value of a key as the parser made it, or MISSING. Not for rules."""
         value = self.raw.get(key, MISSING)
         return self._find(key) if value is MISSING else value
+
+
+class _Items(ItemsView[str, Json]):
+    """As of any mapping, but iterated in without a look-up for each key: contexts of alerts go through whole events."""
+
+    __slots__ = ()
+    _mapping: ImmutableDict
+
+    def __iter__(self) -> Iterator[tuple[str, Json]]:
+        keys = iter(self._mapping)  # an event adds its p_ fields for this
+        return zip(keys, map(wrap, self._mapping.raw.values()), strict=True)
 
 
 class _Single(NamedTuple):

@@ -79,6 +79,14 @@ def test_what_is_nested_is_neither_dict_nor_list_but_equal_to_them(event: Panthe
     assert {"name": "b"} in resources
 
 
+def test_items_are_the_keys_and_what_they_give(event: PantherEvent) -> None:
+    for each in event, event["userIdentity"]:
+        assert list(each.items()) == [(key, each[key]) for key in each]
+        assert [type(value) for _, value in each.items()] == [type(each[key]) for key in each]
+        assert all(pair in each.items() for pair in each.items())
+        assert len(each.items()) == len(each)
+
+
 def test_nothing_of_an_event_can_be_changed_or_hashed(event: PantherEvent) -> None:
     identity, resources = event["userIdentity"], event["resources"]
 
@@ -262,7 +270,7 @@ def test_derived_fields_are_asked_for_once_and_only_when_missed() -> None:
     assert derived.asked == ["base", "any"]
 
 
-@pytest.mark.parametrize("look", [len, list, dict, PantherEvent.to_dict, repr])
+@pytest.mark.parametrize("look", [len, list, dict, PantherEvent.to_dict, repr, lambda event: list(event.items())])
 def test_looking_at_the_whole_event_includes_derived_fields(look: Any) -> None:
     derived = Derived()
     look(PantherEvent({"a": 1}, derived))
