@@ -324,6 +324,9 @@ class _Items(ItemsView[str, Json]):
     __slots__ = ()
     _mapping: ImmutableDict
 
+    def __repr__(self) -> str:  # a rule may put it into a title
+        return f"ItemsView({self._mapping!r})"
+
     def __iter__(self) -> Iterator[tuple[str, Json]]:
         keys = iter(self._mapping)  # an event adds its p_ fields for this
         return zip(keys, map(wrap, self._mapping.raw.values()), strict=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,6 @@ RULES = {
     "Plain": 'return event["n"] % 3 == 0',
 }
 OUTPUTS = ("matches", "alerts", "errors")
-PARTS = 5
 
 
 class Rescaling:
@@ -85,26 +86,54 @@ def write_events(count: int) -> list[bytes]:
     ]
 
 
+class Unlucky(Rescaling):
+    """Loses a shard while others join: before these have a place, or after that."""
+
+    placed = False
+
+    def poll(self, timeout_s: float) -> Status:
+        plan, pid = list(self._plan), self._runtime.pids()[0]
+        status = super().poll(timeout_s)
+        if self._plan != plan:
+            self.wanted = plan[0]
+            while self.placed and self.wanted - 1 not in self._runtime._nodes:
+                self._runtime._go_on()
+            os.kill(pid, signal.SIGKILL)
+            while True:  # until the loss is noticed
+                self._runtime._ping()
+        return status
+
+    def restart(self, spec: JobSpec) -> Unlucky:
+        self._runtime.restart(replace(spec, shards=self.wanted))  # as a run does that is asked for a rescale
+        return self
+
+
 def play(
-    directory: Path, start: Any, shards: int, plan: list[int], monkeypatch: pytest.MonkeyPatch
+    directory: Path,
+    start: Any,
+    shards: int,
+    plan: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    rescaling: type[Rescaling] = Rescaling,
 ) -> tuple[dict[str, Any], list[Any], list[int]]:
     """A run with the events on standard input: (its summary, the keys that it leaves, the numbers of shards on the way)."""
     directory.mkdir()
     write_rules(directory / "rules")
     events = write_events(6000)
     reading, writing = os.pipe()
-    more = threading.Semaphore(1 if plan else PARTS)
+    parts = len(plan) + 2
+    more = threading.Semaphore(1 if plan else parts)
     runtimes: list[Rescaling] = []
 
     def feed() -> None:
         with os.fdopen(writing, "wb") as pipe:
-            for part in range(PARTS):
+            for part in range(parts):
                 more.acquire()
-                pipe.writelines(events[part * len(events) // PARTS : (part + 1) * len(events) // PARTS])
+                pipe.writelines(events[part * len(events) // parts : (part + 1) * len(events) // parts])
                 pipe.flush()
 
     def started(spec: JobSpec) -> Rescaling:
-        runtimes.append(Rescaling(start(spec), plan, more))
+        runtimes.append(rescaling(start(spec), plan, more))
         return runtimes[-1]
 
     options = running.Options(["-"], [directory / "rules"], shards=shards, store=str(directory / "store"), job="j")
@@ -121,21 +150,25 @@ def play(
     return summary.record, rows, runtimes[-1].seen
 
 
-def compare(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def compare(
+    tmp_path: Path, start: Any, plan: list[int], monkeypatch: pytest.MonkeyPatch, rescaling: type[Rescaling] = Rescaling
+) -> dict[str, Any]:
+    """The summary of a run that goes through the plan, and gives what one on one shard does."""
     _, expected, _ = play(tmp_path / "one", LocalRuntime, 1, [], monkeypatch)
-    summary, rows, seen = play(tmp_path / "rescaled", start, 1, [3, 2, 4], monkeypatch)
+    summary, rows, seen = play(tmp_path / "rescaled", start, 1, list(plan), monkeypatch, rescaling)
 
-    assert seen == [1, 3, 2, 4]
-    assert summary["shards"] == 4
+    assert seen == [1, *plan]
+    assert summary["shards"] == plan[-1]
     for kind in OUTPUTS:
         ours, theirs = ((tmp_path / name / f"{kind}.jsonl").read_bytes() for name in ("one", "rescaled"))
         assert ours == theirs, f"{kind} differ"
     assert rows == expected
     assert len(rows) > 400
+    return summary
 
 
 def test_the_local_runtime_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare(tmp_path, LocalRuntime, monkeypatch)
+    compare(tmp_path, LocalRuntime, [3, 2, 4], monkeypatch)
 
 
 @pytest.mark.ray
@@ -143,4 +176,20 @@ def test_a_job_on_ray_rescales_up_and_down(tmp_path: Path, monkeypatch: pytest.M
     from cluster.runtime.ray import RayRuntime, start_ray
 
     start_ray(None)
-    compare(tmp_path, RayRuntime, monkeypatch)
+    compare(tmp_path, RayRuntime, [3, 2, 4], monkeypatch)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("placed", [False, True])
+def test_a_shard_that_is_lost_while_others_join_is_replaced(
+    placed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Those that were on their way in had no place yet, and the next life took them for known."""
+    from cluster.runtime.ray import RayRuntime, start_ray
+
+    start_ray(None)
+    monkeypatch.setattr(Unlucky, "placed", placed)
+    summary = compare(tmp_path, RayRuntime, [3], monkeypatch, Unlucky)
+
+    assert summary["restarts"] == 1
+    assert "Traceback" not in capfd.readouterr().err

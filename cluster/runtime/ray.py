@@ -223,6 +223,7 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     home = str(Path(__file__).resolve().parents[2])
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # answers that nobody waits for are of a life that is over
     environment = {**EVALUATION_ENVIRONMENT, "PYTHONPATH": _python_path(home)}
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -292,7 +293,7 @@ class RayRuntime:
         self._actors: dict[int, Any] = {}
         """Shard, or COORDINATOR -> its process."""
         self._nodes: dict[int, str] = {}
-        """The same -> the node that its process runs on."""
+        """The same -> the node that its process runs on. Those that are here are watched."""
         self._spare: tuple[Any, Any] | None = None
         """A process that waits to take the place of another, and what is ready when it is."""
         self._joining: _Joining | None = None
@@ -307,9 +308,13 @@ class RayRuntime:
     def restart(self, spec: JobSpec) -> RayRuntime:
         """What is left goes over into the next life, what is lost is replaced."""
         for who in self._lost():
-            del self._actors[who]
+            self._forget(who)
         self._begin(spec)
         return self
+
+    def _forget(self, who: int) -> None:
+        del self._actors[who]
+        self._nodes.pop(who, None)  # one that was on its way to join has none yet
 
     def _lost(self) -> list[int]:
         """Those that are gone, or do not come to answer; these are gone then as well, and write no more."""
@@ -328,11 +333,12 @@ class RayRuntime:
         self._spec = spec
         self._joining = None
         for who in [who for who in self._actors if who >= spec.shards]:
-            ray.kill(self._actors.pop(who))
-        new = [who for who in (COORDINATOR, *range(spec.shards)) if who not in self._actors]
-        for who in new:
-            self._actors[who] = self._taken_spare() or self._started(who)
-        self._watch_over(new)
+            ray.kill(self._actors[who])
+            self._forget(who)
+        for who in (COORDINATOR, *range(spec.shards)):
+            if who not in self._actors:
+                self._actors[who] = self._taken_spare() or self._started(who)
+        self._watch_over([who for who in self._actors if who not in self._nodes])
         nodes = {self._nodes[who] for who in self._actors}
         spec = self._spec = replace(spec, one_machine=len(nodes) == 1)
         data = ray.put(spec)
@@ -372,7 +378,8 @@ class RayRuntime:
         elif not status.rescaling:
             for number in [who for who in self._pings if who >= status.shards]:
                 del self._pings[number]
-                ray.kill(self._actors.pop(number))
+                ray.kill(self._actors[number])
+                self._forget(number)
         return status
 
     def _ping(self) -> None:
