@@ -22,7 +22,7 @@ from cluster.config import Config
 from cluster.control import Control, lane_shares
 from cluster.core import snapshot
 from cluster.core.coordinator import Coordinator, Phase, Progress, Totals, partitions_of, progress_of
-from cluster.core.messages import Message, Partition, SourceGrew, StopRequested
+from cluster.core.messages import Message, Partition, Position, SourceGrew, StopRequested
 from cluster.core.poison import NO_POISON, TIMEOUTS_UNTIL_OFF, Hang, Place, Poison
 from cluster.display import Display
 from cluster.runtime.job import CheckpointDamaged, JobSpec, ProcessLost, Status
@@ -228,6 +228,7 @@ def _prepare(
     if known is not None:
         _check_outputs(known, outputs)
         _check_changed_pack(known, pack.digest, outputs)
+        _check_inputs_known(known, outputs)
     for uri in outputs.values():
         if uri != "-":
             sinks.open_sink(uri, resume=known is not None).close()
@@ -340,18 +341,39 @@ def _check_changed_pack(known: dict[str, Any], digest: str, outputs: dict[str, s
     if known["pack_digest"] == digest:
         return
     at = (known["partition"], known["start"])
+    for uri, position in _reached(outputs):
+        if position[:2] >= at:
+            raise CannotRun(
+                2,
+                f"job {known['job']}: its rules changed, and {uri} holds results of the old ones past the last checkpoint: "
+                "finish or interrupt (Ctrl-C) one run with the old rules first, or use --fresh",
+            )
+
+
+def _check_inputs_known(known: dict[str, Any], outputs: dict[str, str]) -> None:
+    """Where a later checkpoint was lost, what it said of new inputs was too: they might come in another order now.
+
+    A life writes down its inputs before it delivers anything (_claim()), so that is the only way to come here.
+    """
+    for uri, position in _reached(outputs):
+        if position[0] >= len(known["partitions"]):
+            raise CannotRun(
+                4,
+                f"job {known['job']}: {uri} holds results of an input that the newest readable checkpoint does not know: "
+                "restore the store from a copy, or use --fresh",
+            )
+
+
+def _reached(outputs: dict[str, str]) -> Iterator[tuple[str, Position]]:
+    """The outputs that hold records, and where the last of these stands in the input."""
     for uri in outputs.values():
         if uri == "-":
             continue
         sink = sinks.open_sink(uri, resume=True)
         place = sink.progress()
         sink.close()
-        if place is not None and place[0][:2] >= at:
-            raise CannotRun(
-                2,
-                f"job {known['job']}: its rules changed, and {uri} holds results of the old ones past the last checkpoint: "
-                "finish or interrupt (Ctrl-C) one run with the old rules first, or use --fresh",
-            )
+        if place is not None:
+            yield uri, place.position
 
 
 def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:

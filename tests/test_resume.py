@@ -294,6 +294,22 @@ def test_a_changed_input_is_refused(logs: Path, tmp_path: Path) -> None:
     assert "okta.jsonl: it grew from " in done.stderr
 
 
+def test_results_of_an_input_that_no_checkpoint_knows_any_more_are_refused(logs: Path, tmp_path: Path) -> None:
+    """With a further input they would have been taken for those of another one."""
+    run(logs / "okta.jsonl", "--job", "j", into=tmp_path)
+    manifests = next((tmp_path / "store").rglob("manifests"))
+    before = set(manifests.iterdir())
+    run(logs / "okta.jsonl", logs / "github.jsonl", "--job", "j", into=tmp_path)
+    for later in set(manifests.iterdir()) - before:
+        later.unlink()
+    held = (tmp_path / "matches.jsonl").read_bytes()
+
+    done = run(logs, "--job", "j", into=tmp_path, code=4)
+
+    assert "holds results of an input that the newest readable checkpoint does not know" in done.stderr
+    assert (tmp_path / "matches.jsonl").read_bytes() == held
+
+
 def test_a_missing_input_of_the_job_is_refused(logs: Path, tmp_path: Path) -> None:
     run(logs / "okta.jsonl", logs / "github.jsonl", "--job", "j", into=tmp_path)
 
