@@ -33,7 +33,7 @@ WARM_S, MEASURED_S = 5.0, 15.0
 SMOKE_WARM_S, SMOKE_MEASURED_S = 0.5, 2.0
 EPOCH_EVENTS = 1_024
 """What a user sets (`--epoch-events`) who wants alerts soon: an epoch is as long as half of it takes to come in. It costs a third
-of the capacity that epochs of 4,096 have, at 70 % of which half of all matches take 60 to 110 ms."""
+of the capacity that epochs of 4,096 have, at 70 % of which half of all matches take 60 to 230 ms."""
 AHEAD_EVENTS = 100_000
 """How far the pacer that measures capacity runs ahead of the output."""
 _FIRST_EVENTS = 2_000

@@ -53,8 +53,9 @@ Background = Callable[[Job], Message | None]
 """Runs a job: returns its message, or None and delivers it later as if it had been received."""
 
 REST_S = 0.004
-"""How long a job beside the stream rests each time: some four fifths of a processor are left to the stream, which other
-processes carry on as well (pauses of up to 0.14 s with four shards on two processors, 0.1 s so)."""
+"""How long a job beside the stream rests each time: some three quarters of a processor are left to the stream, which other
+processes carry on as well. (bench latency, epochs of 4,096: 99 of 100 matches after 217 ms at
+146,000 events/s; without rests after 263 ms at 135,000.)"""
 
 
 def failure_of(error: Exception, who: str) -> Failure:
