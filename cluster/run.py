@@ -367,13 +367,17 @@ def _check_inputs_known(known: dict[str, Any], outputs: dict[str, str]) -> None:
 def _reached(outputs: dict[str, str]) -> Iterator[tuple[str, Position]]:
     """The outputs that hold records, and where the last of these stands in the input."""
     for uri in outputs.values():
-        if uri == "-":
-            continue
-        sink = sinks.open_sink(uri, resume=True)
-        place = sink.progress()
-        sink.close()
+        place = None if uri == "-" else _place_in(uri)
         if place is not None:
             yield uri, place.position
+
+
+def _place_in(uri: str) -> sinks.Place | None:
+    """How far an output is."""
+    sink = sinks.open_sink(uri, resume=True)
+    place = sink.progress()
+    sink.close()
+    return place
 
 
 def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:
@@ -382,9 +386,7 @@ def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:
         if outputs.get(kind) != held["uri"]:
             continue  # the rest goes somewhere else: that is the user's choice
         position, records = held["place"]
-        sink = sinks.open_sink(held["uri"], resume=True)
-        place = sink.progress()
-        sink.close()
+        place = _place_in(held["uri"])
         if place is None or (place.position, place.records) < (tuple(position), records):
             raise CannotRun(
                 4,

@@ -171,13 +171,10 @@ class _Actor:
             if peers is None or not is_of_life(life, peers.life):
                 continue
             try:
-                peers.tell(number, job(self._rest))
+                assert self._shard is not None
+                peers.tell(number, job(self._shard.rest))
             except Exception as error:
                 peers.fail(failure_of(error, f"shard {number}"))
-
-    def _rest(self) -> None:
-        if self._shard is not None:
-            self._shard.rest()
 
     def fail(self, life: str, failure: Failure) -> None:
         if self._peers is not None and is_of_life(life, self._peers.life):
