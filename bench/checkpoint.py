@@ -24,7 +24,7 @@ from bench import inputs, packs
 from bench.harness import CACHE, CHECKPOINT_INTERVAL_S, RUNS, SMOKE_RUNS, Row, Side, engine, in_turns, print_rows
 from cluster.core.effects import StoreSnapshot
 from cluster.core.messages import Message, SnapshotStored
-from cluster.runtime.shells import REST_S, store_snapshot
+from cluster.runtime.shells import paced, store_snapshot
 from cluster.stores import open_store
 from rules.state import State
 from rules.windows import Windows
@@ -104,7 +104,7 @@ def _pauses(directory: Path, keys: int, dirty: int, repeats: int) -> tuple[list[
         def snapshot(name: str = str(number)) -> Callable[[], None]:
             """Capture, as a shard does between two evaluations; what comes back is for the thread beside it."""
             effect = StoreSnapshot(0, 0, name, state.capture_dirty(), windows.capture_dirty())
-            return lambda: stored.append(store_snapshot(store, "bench", effect, partial(time.sleep, REST_S)))
+            return lambda: stored.append(store_snapshot(store, "bench", effect, paced(lambda: True)))
 
         during_s, took_s = _longest_gap(state, written, snapshot)
         idle = partial(time.sleep, took_s)

@@ -152,6 +152,7 @@ class _Actor:
         if self._peers is not None and is_of_life(life, self._peers.life):
             self._peers.meet(shards)
 
+    @ray.method(num_returns=0)  # nobody waits for an answer, and Ray takes a tenth less time where there is none
     def receive(self, life: str, message: bytes) -> None:
         peers = self._peers
         if peers is None or not is_of_life(life, peers.life):
@@ -172,7 +173,7 @@ class _Actor:
                 continue
             try:
                 assert self._shard is not None
-                peers.tell(number, job(self._shard.rest))
+                peers.tell(number, job(self._shard.pace()))
             except Exception as error:
                 peers.fail(failure_of(error, f"shard {number}"))
 
