@@ -65,8 +65,11 @@ def run(
     matches: Annotated[str | None, typer.Option(help="Where matches go; else they are counted only.")] = None,
     errors: Annotated[str | None, typer.Option(help="Where rule errors go; else they are counted only.")] = None,
     epoch_events: Annotated[
-        int, typer.Option(min=1, max=10_000_000, help="Events per epoch that have to be parsed, about.")
-    ] = 32_768,
+        int | None,
+        typer.Option(
+            min=1, max=10_000_000, help="Events per epoch that have to be parsed, about; else 16,384 for each shard."
+        ),
+    ] = None,
     checkpoint_interval: Annotated[float, typer.Option(min=0.05, help="Seconds between checkpoints.")] = 5.0,
     no_prefilter: Annotated[
         bool,

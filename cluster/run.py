@@ -37,7 +37,6 @@ from rules.pack import Pack, load_pack, log_types_of, path_on_disk, read_files
 from rules.state import Row
 
 DEFAULT_STORE = ".countersign"
-DEFAULT_EPOCH_EVENTS = 32_768
 DEFAULT_CHECKPOINT_INTERVAL_S = 5.0
 
 _POLL_S = 0.1
@@ -92,7 +91,8 @@ class Options:
     job: str | None = None
     fresh: bool = False
     outputs: dict[str, str] = field(default_factory=dict)
-    epoch_events: int = DEFAULT_EPOCH_EVENTS
+    epoch_events: int | None = None
+    """None: what the number of shards asks for (cluster/core/coordinator.py)."""
     checkpoint_interval_s: float = DEFAULT_CHECKPOINT_INTERVAL_S
     use_index: bool = True
     use_prefilter: bool = True

@@ -66,6 +66,10 @@ from cluster.core.watermark import NEVER_S, Watermark
 RUN_AHEAD_EPOCHS = 3
 """How many epochs may be on their way at once: one executes, one is ingested, one waits to be. More is memory, not speed."""
 
+EVENTS_PER_SHARD = 16_384
+"""In an epoch, of events that have to be parsed. What an epoch costs a shard besides grows with the number of shards, for all
+tell all others (bench scale); so its work must not shrink with it."""
+
 _COMPRESSION_RATIO = 12
 """Decompressed size guessed from compressed size; CloudTrail under gzip measures 10 to 14. Only sizes epochs."""
 
@@ -118,7 +122,8 @@ class CoordinatorConfig:
     job: str
     shards: int
     key_groups: int
-    epoch_events: int
+    epoch_events: int | None
+    """None: EVENTS_PER_SHARD for each shard."""
     checkpoint_interval_s: float
     alert_limit: int
     """Alerts of one rule within an hour of event time; 0 is no limit."""
@@ -479,7 +484,7 @@ class Coordinator:
     def _epoch_events(self) -> int:
         """`epoch_events` events that have to be parsed, with what is skipped between them: an epoch costs every shard a few
         milliseconds of messages, which is to be little beside its work."""
-        events = float(self._config.epoch_events)
+        events = float(self._config.epoch_events or EVENTS_PER_SHARD * self._ownership.shards)
         counts = self.totals.counts
         if counts.events:
             events /= ingest_cost(counts) / counts.events

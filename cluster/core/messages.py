@@ -370,9 +370,13 @@ class EpochExecuted:
     """How many evaluations the sender could not finish; with any, the epoch is resolved by its serial lane."""
     joining: list[JoinedEvaluation]
     """These evaluations, where the receiver runs the lane."""
+    routed: EventsRouted | None = None
+    """What the sender has for the receiver of the next epoch, where it knows that by now: the receiver cannot execute that one
+    before it has this, so one message does for both."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _epoch_executed, (self.epoch, self.sender, _columns(self.matches), self.deferred, self.joining)
+        matches = _columns(self.matches)
+        return _epoch_executed, (self.epoch, self.sender, matches, self.deferred, self.joining, self.routed)
 
 
 def _epoch_executed(epoch: int, sender: int, matches: _Columns, *rest: Any) -> EpochExecuted:

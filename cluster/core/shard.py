@@ -2,7 +2,8 @@
 
 Life of an epoch e on a shard (each step waits for the one above it, and for the same step of e-1):
 
-    EpochCut        own slices are read and ingested           -> EventsRouted to every shard, SliceIngested
+    EpochCut        own slices are read and ingested           -> EventsRouted to every shard, SliceIngested; before e-1 is
+                                                                 executed here, it goes along with EpochExecuted of that
     EventsRouted    from every shard, and e-1 grouped          -> execute e in position order; EpochExecuted to every shard
     EpochExecuted   from every shard, and nothing was deferred -> group e in position order; EpochGrouped to the coordinator
 
@@ -185,6 +186,8 @@ class _Epoch:
     moved: dict[int, GroupsMoved] = field(default_factory=dict)
     moves: Moves = AT_REST
     routed: dict[int, tuple[RoutedSlice, ...]] = field(default_factory=dict)
+    held: dict[int, EventsRouted] = field(default_factory=dict)
+    """Shard -> what is for it, until the epoch before this one is executed here."""
     rule_sets: Counter[tuple[int, ...]] = field(default_factory=Counter)
     """Ordinals that an event was executed by -> how many events."""
     touched: list[Touched] = field(default_factory=list)
@@ -470,15 +473,17 @@ class Shard:
         assert epoch.cut is not None
         done = [epoch.ingested[task] for task in sorted(epoch.ingested)]
         own = self._config.shard
-        effects: list[Effect] = [
-            Send(to, EventsRouted(number, own, tuple(ingested.routed[to] for ingested in done)))
+        routed = {
+            to: EventsRouted(number, own, tuple(ingested.routed[to] for ingested in done))
             for to in range(epoch.cut.shards)
-            if to != own
-        ]
-        routed = tuple(ingested.routed[own] for ingested in done)
+        }
         for ingested in done:
             ingested.routed = []
-        return effects + self._events_routed(EventsRouted(number, own, routed))
+        effects = self._events_routed(routed.pop(own))
+        if self._executed < number - 1:
+            epoch.held = routed
+            return effects
+        return [*_sent(routed), *effects]
 
     # --- execute -------------------------------------------------------------------------------------------------
 
@@ -712,12 +717,14 @@ class Shard:
         joining = epoch.joining
         epoch.counts.deferred += len(joining)
         self._count_rules(epoch)
+        following = self._epochs.get(number + 1, _Epoch())
+        held, following.held = following.held, {}
         executed = [
-            EpochExecuted(number, own, batch, len(joining), joining if to == leader else [])
+            EpochExecuted(number, own, batch, len(joining), joining if to == leader else [], held.pop(to, None))
             for to, batch in enumerate(batches)
         ]
         effects: list[Effect] = [Send(to, message) for to, message in enumerate(executed) if to != own]
-        return effects + self._epoch_executed(executed[own])
+        return effects + _sent(held) + self._epoch_executed(executed[own])
 
     def _by_grouper(self, cut: EpochCut, found: list[FoundMatch]) -> list[list[FoundMatch]]:
         """Matches by the shard that owns their alert window."""
@@ -749,8 +756,9 @@ class Shard:
     def _epoch_executed(self, message: EpochExecuted) -> list[Effect]:
         epoch = self._epochs.setdefault(message.epoch, _Epoch())
         require(message.sender not in epoch.executed, f"shard {message.sender} executed epoch {message.epoch} twice")
-        epoch.executed[message.sender] = message
-        return self._resolve(message.epoch, epoch)
+        routed = [] if message.routed is None else self._events_routed(message.routed)
+        epoch.executed[message.sender] = replace(message, routed=None)
+        return routed + self._resolve(message.epoch, epoch)
 
     def _resolve(self, number: int, epoch: _Epoch) -> list[Effect]:
         """Once every shard has executed: group the epoch, after the serial lane where there is one."""
@@ -1041,6 +1049,10 @@ def _unwatched_reading(reread: Reread, cells: Cells) -> Reread:
 def _holds(part: Slice, place: Place) -> bool:
     partition, offset, _ = place
     return part.partition == partition and part.start <= offset and (part.stop is None or offset < part.stop)
+
+
+def _sent(messages: Mapping[int, Message]) -> list[Effect]:
+    return [Send(to, message) for to, message in messages.items()]
 
 
 def _names(blobs: Iterable[Blob]) -> tuple[str, ...]:

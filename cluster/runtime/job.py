@@ -62,7 +62,8 @@ class JobSpec:
     pack_digest: str
     progress: Progress
     job_start_s: float
-    epoch_events: int
+    epoch_events: int | None
+    """None: what the number of shards asks for."""
     checkpoint_interval_s: float
     outputs: dict[str, str]
     """kind -> URI; a kind without one is counted only. `-` is passed on to the driver, which owns the terminal."""

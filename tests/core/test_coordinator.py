@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.core.coordinator import (
+    EVENTS_PER_SHARD,
     RUN_AHEAD_EPOCHS,
     Coordinator,
     CoordinatorConfig,
@@ -65,7 +66,7 @@ class Driven:
     def __init__(
         self, *partitions: Partition, shards: int = 1, progress: Progress | None = None, **config: Any
     ) -> None:
-        given = {"epoch_events": 4, "checkpoint_interval_s": 5.0, "alert_limit": 1000}
+        given: dict[str, Any] = {"epoch_events": 4, "checkpoint_interval_s": 5.0, "alert_limit": 1000}
         self.shards = shards
         self.machine = Coordinator(
             CoordinatorConfig(
@@ -480,6 +481,15 @@ def test_the_limiter_holds_back_a_rule_s_alerts_and_says_so_once() -> None:
     assert [position[1] for position, _ in deliver.alerts] == [0, 1, 2, 5, 6]
     assert json.loads(deliver.alerts[2][1])["rule_id"] == "countersign.limiter"
     assert deliver.alerts[4][1] == b"6"
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_an_epoch_holds_as_much_for_each_shard_however_many_there_are(shards: int) -> None:
+    driven = Driven(partition(size_bytes=10**9), shards=shards, epoch_events=None)
+    (first, *_) = cuts(driven.start())
+
+    assert len(first.tasks) == shards
+    assert sum(task.slice.stop - task.slice.start for task in first.tasks if task.slice.stop) == shards * EVENTS_PER_SHARD * 1000
 
 
 def test_what_comes_while_an_epoch_is_on_its_way_shares_the_next_one() -> None:

@@ -12,6 +12,7 @@ from cluster.core.messages import (
     Counts,
     EpochExecuted,
     EpochGrouped,
+    EventsRouted,
     FoundMatch,
     JoinedEvaluation,
     KeysCopied,
@@ -40,6 +41,7 @@ ROWS = [Row("a", 1, None, None, 9), Row("b", None, ("x", "y"), None, 8), Row("c"
         KeysCopied(ROWS),
         EpochExecuted(3, 1, [], 0, []),
         EpochExecuted(3, 1, FOUND, 2, JOINING),
+        EpochExecuted(3, 1, [], 0, [], EventsRouted(4, 1, ())),
         EpochGrouped(3, 1, Watermark(), Counts()),
         EpochGrouped(
             3, 1, Watermark(1.0, 2.0), Counts(5, rules={"R": RuleCounts(1)}), 7, (1, 2), Moves(1, 2, 0.5, 0.25), OUTPUTS,

@@ -362,6 +362,49 @@ def test_an_event_goes_once_to_each_shard_that_owns_one_of_its_keys() -> None:
     assert all(len(part.events) <= 1 for message in routed for part in message.slices)
 
 
+def test_what_is_routed_early_goes_along_with_the_outcome_of_the_epoch_before_it() -> None:
+    cluster = Cluster(PACK, 2)
+    cluster.start()
+    machine = cluster.machines[0]
+    task, record = Task(0, 0, Slice(0, 0, 0)), b'{"user":"alice","host":"h1","t":1700000000}'
+    for number in (1, 2, 3):
+        machine.handle(cluster.cut(number, (task,)))
+
+    (first,) = to_others(machine.handle(SliceRead(1, 0, Records([record], [0], [], 0, False))))
+    assert isinstance(first, EventsRouted), "nothing goes before it"
+    assert to_others(machine.handle(SliceRead(2, 0, Records([record], [100], [], 0, False)))) == []
+    assert to_others(machine.handle(SliceRead(3, 0, Records([], [], [], 0, True)))) == []
+    machine.validate()
+
+    (executed,) = to_others(machine.handle(EventsRouted(1, 1, ())))
+    assert isinstance(executed, EpochExecuted)
+    assert executed.epoch == 1
+    assert executed.routed is not None, "the third has to wait for the second"
+    assert executed.routed.epoch == 2
+    machine.handle(EventsRouted(2, 1, ()))
+    (executed,) = to_others(machine.handle(EpochExecuted(1, 1, [], 0, [], EventsRouted(3, 1, ()))))
+    assert isinstance(executed, EpochExecuted)
+    assert executed.routed == EventsRouted(3, 0, executed.routed.slices if executed.routed else ())
+    machine.validate()
+
+
+def test_what_is_routed_early_to_a_shard_that_joins_goes_by_itself() -> None:
+    cluster = Cluster(PACK, 2)
+    cluster.start()
+    machine, owners = cluster.machines[0], balanced(2, 64)
+    machine.handle(EpochCut(1, (), False, 2, owners))
+
+    assert to_others(machine.handle(EpochCut(2, (), False, 3, owners))) == []
+    effects = machine.handle(EventsRouted(1, 1, ()))
+    sent = [(effect.to, type(effect.message)) for effect in effects if isinstance(effect, Send) and effect.to != COORDINATOR]
+    assert sent == [(1, EpochExecuted), (2, EventsRouted)]
+    machine.validate()
+
+
+def to_others(effects: Sequence[Effect]) -> list[Message]:
+    return [effect.message for effect in effects if isinstance(effect, Send) and effect.to != COORDINATOR]
+
+
 def test_an_evaluation_may_touch_keys_of_several_shards_and_runs_in_the_serial_lane_then() -> None:
     both = IMPORT + 'def rule(event):\n    increment_counter("a")\n    return increment_counter("b") == 2\n'
     cluster = run(pack_of(Both=both), [{"t": 1_700_000_000}] * 2, shards=4)
