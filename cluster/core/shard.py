@@ -2,8 +2,8 @@
 
 Life of an epoch e on a shard (each step waits for the one above it, and for the same step of e-1):
 
-    EpochCut        own slices are read and ingested           -> EventsRouted to every shard, SliceIngested; before e-1 is
-                                                                 executed here, it goes along with EpochExecuted of that
+    EpochCut        own slices are read and ingested           -> EventsRouted to every shard, SliceIngested; while e-1 is not
+                                                                 executed here, what is small waits for EpochExecuted of that
     EventsRouted    from every shard, and e-1 grouped          -> execute e in position order; EpochExecuted to every shard
     EpochExecuted   from every shard, and nothing was deferred -> group e in position order; EpochGrouped to the coordinator
 
@@ -115,6 +115,9 @@ _NEW = Watermark()
 _FREED_PER_EPOCH = 5_000
 """How many keys an epoch looks at for expiry: some 0.5 ms, so that freeing never pauses a shard for the size of its state."""
 
+
+_HELD_BYTES = 64_000
+"""Of records in what is routed early: more of them are on their way while the epoch before is executed, instead of after it."""
 
 _TOLD_BYTES = 4_000_000
 """About as much of their values goes into one answer about keys. It is for a person, and passes through the coordinator."""
@@ -481,9 +484,8 @@ class Shard:
             ingested.routed = []
         effects = self._events_routed(routed.pop(own))
         if self._executed < number - 1:
-            epoch.held = routed
-            return effects
-        return [*_sent(routed), *effects]
+            epoch.held = {to: message for to, message in routed.items() if _carried_bytes(message) <= _HELD_BYTES}
+        return [*_sent({to: message for to, message in routed.items() if to not in epoch.held}), *effects]
 
     # --- execute -------------------------------------------------------------------------------------------------
 
@@ -1023,6 +1025,7 @@ class Shard:
                 require(len(epoch.routed) <= epoch.cut.shards, f"epoch {number} heard of more shards than there are")
             if number > self._executed:
                 require(epoch.watermark is None, f"epoch {number} has a watermark and was not executed")
+            require(not epoch.held or number > self._executed + 1, f"what is routed in epoch {number} waits for nothing")
         for row in self.state.rows(float("-inf")):
             require(self._owns(row.key), f"key {row.key!r} belongs to another shard")
         for group in self._copies:
@@ -1049,6 +1052,10 @@ def _unwatched_reading(reread: Reread, cells: Cells) -> Reread:
 def _holds(part: Slice, place: Place) -> bool:
     partition, offset, _ = place
     return part.partition == partition and part.start <= offset and (part.stop is None or offset < part.stop)
+
+
+def _carried_bytes(message: EventsRouted) -> int:
+    return sum(part.events.carried_bytes for part in message.slices)
 
 
 def _sent(messages: Mapping[int, Message]) -> list[Effect]:

@@ -489,7 +489,37 @@ def test_an_epoch_holds_as_much_for_each_shard_however_many_there_are(shards: in
     (first, *_) = cuts(driven.start())
 
     assert len(first.tasks) == shards
-    assert sum(task.slice.stop - task.slice.start for task in first.tasks if task.slice.stop) == shards * EVENTS_PER_SHARD * 1000
+    assert _size_bytes(first) == shards * EVENTS_PER_SHARD * 1000
+
+
+def test_shards_that_join_make_epochs_no_longer_before_they_own_anything() -> None:
+    """Found by a reviewer: with many of them what moves would have waited for long ones."""
+    driven = Driven(partition(size_bytes=10**10), shards=2, epoch_events=None)
+    waiting = cuts(driven.start())
+    usual = waiting[0]
+    driven.tell(RescaleRequested(64))
+    for shard in range(2, 64):
+        driven.shards = 2
+        waiting += cuts(driven.tell(ShardRestored(shard)))
+    while waiting[0].shards == 2:
+        cut = waiting.pop(0)
+        for task in cut.tasks:
+            driven.tell(ingested(cut, task.number))
+        waiting += cuts(driven.finish_epoch(cut.epoch))
+
+    assert _size_bytes(waiting[0]) <= _size_bytes(usual) / 4
+
+
+def test_what_one_shard_reads_alone_is_no_more_than_one_shard_s_part() -> None:
+    driven = Driven(partition(size_bytes=10**10, compression="gzip"), shards=8, epoch_events=None)
+    (first, *_) = cuts(driven.start())
+
+    assert len(first.tasks) == 1
+    assert _size_bytes(first) == EVENTS_PER_SHARD * 1000
+
+
+def _size_bytes(cut: EpochCut) -> int:
+    return sum(task.slice.stop - task.slice.start for task in cut.tasks if task.slice.stop)
 
 
 def test_what_comes_while_an_epoch_is_on_its_way_shares_the_next_one() -> None:

@@ -388,6 +388,24 @@ def test_what_is_routed_early_goes_along_with_the_outcome_of_the_epoch_before_it
     machine.validate()
 
 
+def test_much_that_is_routed_early_is_on_its_way_at_once() -> None:
+    cluster = Cluster(PACK, 2)
+    cluster.start()
+    machine, task = cluster.machines[0], Task(0, 0, Slice(0, 0, 0))
+    for number in (1, 2):
+        machine.handle(cluster.cut(number, (task,)))
+    users = [{"t": 1_700_000_000, "user": f"u{n}", "pad": "x" * 10_000} for n in range(30)]
+    raws = [json.dumps(user).encode() for user in users]
+
+    (routed,) = to_others(machine.handle(SliceRead(2, 0, Records(raws, [n * 20_000 for n in range(30)], [], 0, True))))
+    assert isinstance(routed, EventsRouted)
+    machine.validate()
+    machine.handle(SliceRead(1, 0, Records([], [], [], 0, False)))
+    (executed,) = to_others(machine.handle(EventsRouted(1, 1, ())))
+    assert isinstance(executed, EpochExecuted)
+    assert executed.routed is None
+
+
 def test_what_is_routed_early_to_a_shard_that_joins_goes_by_itself() -> None:
     cluster = Cluster(PACK, 2)
     cluster.start()
