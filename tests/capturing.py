@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 
 from cluster.core import snapshot
@@ -21,3 +23,9 @@ def encoded(keys: Sequence[Row], windows: Sequence[WindowRow]) -> bytes:
     """The one blob of few rows."""
     (blob,) = snapshot.encode(*captured(keys, windows))
     return blob
+
+
+def of_later_format(blob: bytes, format: int) -> bytes:
+    """A blob as a later version would begin it."""
+    magic = b"CSB%d" % format
+    return magic + struct.pack("<I", zlib.crc32(magic + blob[8:])) + blob[8:]

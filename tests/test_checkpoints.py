@@ -23,7 +23,7 @@ from cluster.stores import Store, open_store
 from cluster.stores import redis as redis_store
 from cluster.stores.memory import MemoryStore
 from rules.state import Row
-from tests.capturing import encoded
+from tests.capturing import encoded, of_later_format
 from tests.commands import PACKS
 
 OUTPUTS = ("matches.jsonl", "alerts.jsonl", "errors.jsonl")
@@ -206,7 +206,7 @@ def test_state_shows_the_last_whole_checkpoint_and_says_so(filled: Kept) -> None
 
 def test_what_a_later_version_wrote_is_not_taken_for_damage(filled: Kept) -> None:
     blob = filled.open().get_blob("j", "blob-8")
-    filled.write_blob("blob-8", blob.replace(b"CSB1", b"CSB9", 1))
+    filled.write_blob("blob-8", of_later_format(blob, 9))
 
     with pytest.raises(LaterFormat, match="format 9, this version reads up to 1: run the version that wrote it"):
         chosen(filled, [])

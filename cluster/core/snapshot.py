@@ -1,6 +1,6 @@
 """Snapshots and manifests <-> bytes. Versioned, checksummed, never pickle: what is read back from a store is data.
 
-A blob is an 8-byte head (magic `CSB1`, CRC-32 of the rest) and a compressed Arrow IPC stream of rows, some at a time: kind 0
+A blob is an 8-byte head (magic `CSB1`, CRC-32 of what follows) and a compressed Arrow IPC stream of rows, some at a time: kind 0
 is a key, kind 1 an alert window. Rows without `expiry_s` (keys) or `opened_s` (windows) are tombstones. A manifest is JSON with a
 CRC of its own, so that a person can read it. Arrow is imported with the first blob: `status` reads manifests, and starts at once.
 """
@@ -34,7 +34,8 @@ FORMAT = 2
 """
 
 BLOB_FORMAT = 1
-"""Format version of blobs, the last byte of their magic."""
+"""Format version of blobs, the last byte of their magic. From the next one on the checksum has to cover the magic as well:
+that tells a later format from a byte that was damaged."""
 
 _MAGIC = b"CSB%d" % BLOB_FORMAT
 _HEAD = struct.Struct("<4sI")
@@ -135,13 +136,13 @@ def check(blob: bytes) -> memoryview:
         raise CorruptSnapshot("it is cut off")
     magic, crc = _HEAD.unpack_from(blob)
     body = memoryview(blob)[_HEAD.size :]
-    if magic[:3] != _MAGIC[:3]:
-        raise CorruptSnapshot(f"it starts with {magic!r}, not with {_MAGIC!r}")
-    if zlib.crc32(body) != crc:
-        raise CorruptSnapshot("it fails its checksum")
-    if magic != _MAGIC:
+    if magic == _MAGIC:
+        if zlib.crc32(body) != crc:
+            raise CorruptSnapshot("it fails its checksum")
+        return body
+    if magic[:3] == _MAGIC[:3] and zlib.crc32(body, zlib.crc32(magic)) == crc:
         raise LaterFormat(f"a snapshot has format {magic[3:].decode('latin-1')}, {_later(BLOB_FORMAT)}")
-    return body
+    raise CorruptSnapshot(f"it starts with {magic!r}, not with {_MAGIC!r}")
 
 
 def decode(blob: bytes) -> tuple[list[Row], list[WindowRow]]:
