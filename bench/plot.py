@@ -83,7 +83,7 @@ def draw(bars: Sequence[Bar], rates: Sequence[tuple[int, float]], machine: Mappi
         1, 2, figsize=(13, 1.5 + 0.5 * max(len(bars), 6)), width_ratios=(3, 2), layout="constrained"
     )
     places = range(len(bars))
-    colours = ["#3a7d44" if bar.goal is None or bar.ratio >= bar.goal else "#b85c38" for bar in bars]
+    colours = ["#8a8a8a" if bar.goal is None else "#3a7d44" if bar.ratio >= bar.goal else "#b85c38" for bar in bars]
     left.barh(places, [bar.ratio for bar in bars], color=colours)
     goals = [(bar.goal, place) for place, bar in zip(places, bars, strict=True) if bar.goal is not None]
     left.scatter(*zip(*goals, strict=True), marker="|", s=250, color="black", zorder=3, label="goal")

@@ -167,15 +167,17 @@ class _Actor:
     def _work(self) -> None:
         """Snapshots are encoded and stored beside the stream; their outcome comes back like any message."""
         while True:
-            life, number, job = self._jobs.get()
-            peers = self._peers
-            if peers is None or not is_of_life(life, peers.life):
-                continue
-            try:
-                assert self._shard is not None
-                peers.tell(number, job(self._shard.pace()))
-            except Exception as error:
-                peers.fail(failure_of(error, f"shard {number}"))
+            self._do(*self._jobs.get())  # and hold on to nothing of it: what was captured may be as large as the state
+
+    def _do(self, life: str, number: int, job: Job) -> None:
+        peers = self._peers
+        if peers is None or not is_of_life(life, peers.life):
+            return
+        try:
+            assert self._shard is not None
+            peers.tell(number, job(self._shard.pace()))
+        except Exception as error:
+            peers.fail(failure_of(error, f"shard {number}"))
 
     def fail(self, life: str, failure: Failure) -> None:
         if self._peers is not None and is_of_life(life, self._peers.life):
