@@ -46,7 +46,7 @@ class RoutedEvents:
     """Events in the order of the slice. Iterating gives a Routed for each."""
 
     __slots__ = ("_bytes", "_digests", "_epochs_s", "_known", "_lengths", "_local_w_s", "_log_types", "_offsets",
-                 "_partition", "_places", "_subs", "_times_s", "carried_bytes", "rules")  # fmt: skip
+                 "_partition", "_places", "_subs", "_times_s", "rules")  # fmt: skip
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
@@ -64,8 +64,6 @@ class RoutedEvents:
         """Both 0 for records that are carried along."""
         self._bytes: dict[int, bytes] = {}
         """Index of the event -> its record, of those that are."""
-        self.carried_bytes = 0
-        """All of these together."""
         self._known: list[Known] = []
         self._epochs_s = array("q")
 
@@ -91,7 +89,6 @@ class RoutedEvents:
             self._subs[len(self._places)] = position[2]
         if isinstance(raw, bytes):
             self._bytes[len(self._places)] = raw
-            self.carried_bytes += len(raw)
             raw = (0, 0)
         self._places.append(place)
         self._offsets.append(position[1])

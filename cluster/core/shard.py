@@ -115,9 +115,8 @@ _NEW = Watermark()
 _FREED_PER_EPOCH = 5_000
 """How many keys an epoch looks at for expiry: some 0.5 ms, so that freeing never pauses a shard for the size of its state."""
 
-
-_HELD_BYTES = 64_000
-"""Of records in what is routed early: more of them are on their way while the epoch before is executed, instead of after it."""
+_HELD_EVENTS = 64
+"""Of what is routed early: more of them are sent, and taken apart, while the epoch before is executed, instead of after it."""
 
 _TOLD_BYTES = 4_000_000
 """About as much of their values goes into one answer about keys. It is for a person, and passes through the coordinator."""
@@ -484,7 +483,7 @@ class Shard:
             ingested.routed = []
         effects = self._events_routed(routed.pop(own))
         if self._executed < number - 1:
-            epoch.held = {to: message for to, message in routed.items() if _carried_bytes(message) <= _HELD_BYTES}
+            epoch.held = {to: message for to, message in routed.items() if _events(message) <= _HELD_EVENTS}
         return [*_sent({to: message for to, message in routed.items() if to not in epoch.held}), *effects]
 
     # --- execute -------------------------------------------------------------------------------------------------
@@ -1054,8 +1053,8 @@ def _holds(part: Slice, place: Place) -> bool:
     return part.partition == partition and part.start <= offset and (part.stop is None or offset < part.stop)
 
 
-def _carried_bytes(message: EventsRouted) -> int:
-    return sum(part.events.carried_bytes for part in message.slices)
+def _events(message: EventsRouted) -> int:
+    return sum(len(part.events) for part in message.slices)
 
 
 def _sent(messages: Mapping[int, Message]) -> list[Effect]:

@@ -394,10 +394,9 @@ def test_much_that_is_routed_early_is_on_its_way_at_once() -> None:
     machine, task = cluster.machines[0], Task(0, 0, Slice(0, 0, 0))
     for number in (1, 2):
         machine.handle(cluster.cut(number, (task,)))
-    users = [{"t": 1_700_000_000, "user": f"u{n}", "pad": "x" * 10_000} for n in range(30)]
-    raws = [json.dumps(user).encode() for user in users]
+    raws = [json.dumps({"t": 1_700_000_000, "user": f"u{n}"}).encode() for n in range(300)]
 
-    (routed,) = to_others(machine.handle(SliceRead(2, 0, Records(raws, [n * 20_000 for n in range(30)], [], 0, True))))
+    (routed,) = to_others(machine.handle(SliceRead(2, 0, Records(raws, [n * 100 for n in range(300)], [], 0, True))))
     assert isinstance(routed, EventsRouted)
     machine.validate()
     machine.handle(SliceRead(1, 0, Records([], [], [], 0, False)))
