@@ -439,6 +439,7 @@ class Coordinator:
             self._pace = _WHILE_MOVING
         events = max(1, int(usual * self._pace))
         budget = float(events)
+        owning = self._ownership.owning
         shares = self._shares.of(self._ownership.shards)
         while budget >= 1.0 and not self._input_over():  # less than an event is what rounding leaves
             index, start = self._cursor
@@ -461,12 +462,12 @@ class Coordinator:
                 budget -= (stop - start) / unit
                 continue
             guess = partition.size_bytes * (_COMPRESSION_RATIO if partition.compression else 1) / self._mean_bytes
-            if partition.format == "records" or guess <= usual / self._owning:
+            if partition.format == "records" or guess <= usual / owning:
                 tasks.append(Task(len(tasks), self._next_shard(tasks), Slice(index, start, None)))
                 self._cursor = (index + 1, 0)
                 budget -= max(1.0, guess)
                 continue
-            stop = start + math.ceil(events / self._owning * self._mean_bytes)  # what one reads alone is one shard's part
+            stop = start + math.ceil(events / owning * self._mean_bytes)  # what one reads alone is one shard's part
             tasks.append(Task(len(tasks), index % self._ownership.shards, Slice(index, start, stop)))
             self._cursor = (index, stop)
             break  # what follows it in order is not known before its end is
@@ -484,16 +485,11 @@ class Coordinator:
     def _epoch_events(self) -> int:
         """`epoch_events` events that have to be parsed, with what is skipped between them: an epoch costs every shard a few
         milliseconds of messages, which is to be little beside its work."""
-        events = float(self._config.epoch_events or EVENTS_PER_SHARD * self._owning)
+        events = float(self._config.epoch_events or EVENTS_PER_SHARD * self._ownership.owning)
         counts = self.totals.counts
         if counts.events:
             events /= ingest_cost(counts) / counts.events
         return int(events)
-
-    @property
-    def _owning(self) -> int:
-        """How many shards have state. Those that join a run have none at first, and those that leave it soon have none."""
-        return len(set(self._ownership.owners))
 
     def _next_shard(self, tasks: list[Task]) -> int:
         """Who ingests the slice after these: all in turn, beginning with another one in each epoch."""

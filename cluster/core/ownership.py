@@ -56,6 +56,11 @@ class Ownership:
     def settled(self) -> bool:
         return self._step is Step.SETTLED
 
+    @property
+    def owning(self) -> int:
+        """How many shards have state. Those that join a run have none at first, and those that leave it soon have none."""
+        return len(set(self.owners))
+
     def needs_epoch(self, number: int) -> bool:
         """Only one more epoch, this one, brings it further, be it empty."""
         if self._step is Step.JOINING:

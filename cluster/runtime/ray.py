@@ -152,7 +152,7 @@ class _Actor:
         if self._peers is not None and is_of_life(life, self._peers.life):
             self._peers.meet(shards)
 
-    @ray.method(num_returns=0)  # nobody waits for an answer, and Ray takes a tenth less time where there is none
+    @ray.method(num_returns=0)  # nobody waits for an answer, and Ray takes some 7 % less time where there is none
     def receive(self, life: str, message: bytes) -> None:
         peers = self._peers
         if peers is None or not is_of_life(life, peers.life):

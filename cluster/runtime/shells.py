@@ -55,7 +55,7 @@ Background = Callable[[Job], Message | None]
 _RESTS = 9
 """How many times as long as a job beside the stream has worked it rests: a tenth of a processor is its share. A machine may have
 more shards than processors, and all of them snapshot at once. (bench rescale, four shards on two processors, 99 of 100 pauses of
-what stays: 54 to 71 ms; 67 to 83 ms where each rests 4 ms.)"""
+what stays: 54 to 74 ms; 67 to 83 ms where each rests 4 ms.)"""
 
 _REST_AT_MOST_S = 0.01
 """It may have been another's turn on the processor while it seemed to work."""
