@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import socket
 import time
@@ -104,6 +105,20 @@ def spare_the_collector() -> None:
     gc.set_threshold(20_000, 1_000_000, 1_000_000)
 
 
+_malloc_trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""glibc's; other C libraries have none, or need none."""
+
+
+def give_back() -> None:
+    """Let the system have the pages that nothing stands on any more. Some 10 ms for 100 MB, in which nobody gets memory.
+
+    What traffic takes and frees leaves holes between what stays, which glibc keeps for what comes next: as much as the state of
+    half a million keys takes (bench memory).
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
 def paced(busy: Callable[[], bool]) -> Callable[[], None]:
     """What a job that begins now calls after each small step: it rests there while others are `busy`."""
     since_s = time.perf_counter()
@@ -176,8 +191,14 @@ class ShardShell:
         if isinstance(effect, LoadBlobs):
             return BlobsLoaded(tuple(self._store.get_blob(self._job, name) for name in effect.names))
         if isinstance(effect, StoreSnapshot):
-            return self._background(lambda rest: store_snapshot(self._store, self._job, effect, rest))
+            return self._background(lambda rest: self._store_snapshot(effect, rest))
         raise InvariantBroken(f"a shard asked for {effect!r}")
+
+    def _store_snapshot(self, effect: StoreSnapshot, rest: Callable[[], None]) -> Message:
+        stored = store_snapshot(self._store, self._job, effect, rest)
+        if not self._machine.busy:  # while events come, what is free is used again
+            give_back()
+        return stored
 
 
 def store_snapshot(store: Store, job: str, effect: StoreSnapshot, rest: Callable[[], None]) -> Message:

@@ -1,0 +1,71 @@
+"""What every runtime does around a machine: memory is given back where nobody needs it next."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.core.messages import EpochCut, Message, SnapshotStored, Started
+from cluster.core.poison import unwatched
+from cluster.core.watermark import Watermark
+from cluster.runtime import shells
+from cluster.runtime.job import JobSpec
+from cluster.runtime.local import LocalRuntime
+from tests.commands import ROOT
+from tests.test_checkpoints import Crash, go, in_directory
+
+HOLES = """
+import os
+from cluster.runtime.shells import give_back
+
+def resident_bytes():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+blocks = [b"x" * 60_000 for _ in range(2_000)]
+stay = blocks[::10]
+del blocks
+before = resident_bytes()
+give_back()
+print(before - resident_bytes())
+"""
+
+
+@pytest.mark.skipif(shells._malloc_trim is None, reason="this C library has no malloc_trim")
+def test_what_nothing_stands_on_any_more_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 50_000_000
+
+
+def test_a_shard_gives_memory_back_with_a_snapshot_unless_an_epoch_is_on_its_way(
+    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[JobSpec] = []
+
+    def starting(spec: JobSpec) -> LocalRuntime:
+        seen.append(spec)
+        raise Crash
+
+    with pytest.raises(Crash):
+        go(logs, tmp_path, in_directory(tmp_path / "store"), starting)
+    jobs: list[shells.Job] = []
+    given: list[None] = []
+    monkeypatch.setattr(shells, "give_back", lambda: given.append(None))
+    shell = shells.ShardShell(seen[0], 0, jobs.append, unwatched())
+    owners = (0,) * seen[0].config.key_groups
+
+    def tell(message: Message) -> None:
+        for _ in shell.receive(message):
+            pass
+
+    tell(Started(0, Watermark(), (), owners))
+    tell(EpochCut(1, (), True, 1, owners))
+    assert isinstance(jobs[0](lambda: None), SnapshotStored)
+    assert len(given) == 1
+
+    tell(EpochCut(2, (), True, 1, owners))
+    tell(EpochCut(3, (), False, 2, owners))  # waits for what shard 1 routes
+    assert isinstance(jobs[1](lambda: None), SnapshotStored)
+    assert len(given) == 1, "the stream needs it next"
