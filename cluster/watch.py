@@ -18,7 +18,6 @@ from __future__ import annotations
 import mmap
 import os
 import signal
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -51,19 +50,19 @@ _LONGEST_LOOK_S = 0.5
 
 _SIZE_BYTES = 8 * CELLS
 
-_MEMORY = Path("/dev/shm")
-"""Files that are never written to a disk, which could hold up the evaluation that writes a cell."""
-
 _STOPPED, _SLEEPING = "T", "S"
 
 
 class Slot:
-    """The cells of this process, where others can see them."""
+    """The cells of this process, where others of its user can see them as long as it lives.
+
+    Memory without a file: no disk holds up the evaluation that writes a cell, and nothing is left of a process that is killed.
+    """
 
     def __init__(self) -> None:
-        directory = _MEMORY if _MEMORY.is_dir() else None
-        descriptor, self.path = tempfile.mkstemp(prefix="countersign-slot-", dir=directory)
+        descriptor = os.memfd_create("countersign-slot")
         os.ftruncate(descriptor, _SIZE_BYTES)
+        self.path = f"/proc/{os.getpid()}/fd/{descriptor}"
         self.cells: Cells = _mapped(descriptor)
         self.cells[PID] = os.getpid()
         self.cells[ORDINAL] = NOTHING
@@ -76,9 +75,7 @@ class Slot:
 
 
 def _mapped(descriptor: int) -> Cells:
-    memory = memoryview(mmap.mmap(descriptor, _SIZE_BYTES))
-    os.close(descriptor)
-    return memory.cast("q")
+    return memoryview(mmap.mmap(descriptor, _SIZE_BYTES)).cast("q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +96,13 @@ class Watch:
         self._watched: list[_Watched] = []
 
     def add(self, name: str, path: str) -> None:
-        """Watch the process whose slot is at `path`. The file is removed: the memory stays as long as somebody has it."""
-        cells = _mapped(os.open(path, os.O_RDWR))
-        os.unlink(path)
-        self._watched.append(_Watched(name, cells))
+        """Watch the process whose slot is at `path`; one that is gone needs no watching."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        self._watched.append(_Watched(name, _mapped(descriptor)))
+        os.close(descriptor)
 
     def look(self) -> list[Ended]:
         """End what must be ended. Processes that are gone are forgotten: others notice these at once."""

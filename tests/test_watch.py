@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -135,11 +134,15 @@ def test_a_process_that_is_gone_is_not_reported(start: Start) -> None:
     assert ended(watch, 1.0) == []
 
 
-def test_nobody_keeps_the_file_of_a_slot(start: Start) -> None:
-    process = start(IDLE)
+def test_a_killed_process_leaves_no_slot_behind_and_needs_no_watching(start: Start) -> None:
+    process = start(SLEEPING_RULE)
     assert process.stdout is not None
     path = process.stdout.readline().decode().strip()
-    assert re.search(r"countersign-slot-\w+$", path)
-    Watch(1.0).add("it", path)
+    assert os.path.exists(path)
+    process.kill()
+    process.wait()
 
     assert not os.path.exists(path)
+    watch = Watch(0.3)
+    watch.add("it", path)
+    assert ended(watch, 1.0) == []

@@ -470,9 +470,6 @@ class RayRuntime:
 
     def _kill_all(self) -> None:
         if self._spare is not None:
-            with contextlib.suppress(Exception):
-                _, slot = ray.get(self._spare[0].whereabouts.remote(), timeout=_KILL_TIMEOUT_S)
-                Path(slot).unlink(missing_ok=True)  # nobody has opened it
             ray.kill(self._spare[0])
             self._spare = None
         for actor in self._actors.values():
