@@ -306,8 +306,7 @@ class Ingest:
             done.records += batch.skipped + len(batch.raws)
             settled = 0  # the times before it are known
             work.cites = batch.again and self._decoder.cites
-            places = zip(batch.offsets, batch.starts, batch.stops, strict=True)
-            for raw, (offset, start, stop) in zip(batch.raws, places, strict=True):
+            for raw, offset, start, stop in zip(batch.raws, batch.offsets, batch.starts, batch.stops, strict=True):
                 try:
                     try:
                         record = loads(raw)

@@ -174,14 +174,17 @@ class File:
         """What cluster.sources reads of a slice: a line belongs to the slice in which its first byte lies."""
         lines = self.partition.format == "jsonl"
         found: list[tuple[int, bytes]] = []
-        at, next_start = 0, part.start
+        end = self.length() if lines else len(self.records)
+        at, next_start = 0, end
         for number, record in enumerate(self.records):
             place = at if lines else number
             at += len(record) + 1
-            if place >= part.start and (part.stop is None or place < part.stop):
+            if place >= part.start:
+                if part.stop is not None and place >= part.stop:
+                    next_start = place
+                    break
                 found.append((place, record))
-                next_start = at if lines else number + 1
-        at_end = part.stop is None or (at if lines else len(self.records)) <= part.stop
+        at_end = part.stop is None or end <= part.stop
         if lines and found:
             data = b"".join(raw + b"\n" for _, raw in found)
             return Records([], [], [], next_start, at_end, [Lines(found[0][0], data, len(data), again=True)])
