@@ -39,9 +39,9 @@ def test_what_nothing_stands_on_any_more_is_given_back() -> None:
     assert int(done.stdout) > 50_000_000
 
 
-def test_a_shard_gives_memory_back_with_a_snapshot_unless_an_epoch_is_on_its_way(
-    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def spec(logs: Path, tmp_path: Path) -> JobSpec:
+    """A job that is about to start."""
     seen: list[JobSpec] = []
 
     def starting(spec: JobSpec) -> LocalRuntime:
@@ -50,11 +50,29 @@ def test_a_shard_gives_memory_back_with_a_snapshot_unless_an_epoch_is_on_its_way
 
     with pytest.raises(Crash):
         go(logs, tmp_path, in_directory(tmp_path / "store"), starting)
+    return seen[0]
+
+
+def test_guards_are_found_before_the_first_slice_for_which_all_shards_wait(spec: JobSpec) -> None:
+    rules = shells.load_rules(spec).pack.rules
+    asked: list[str] = []
+    for rule in rules:
+        rule._find_guard = asked.append
+    log_types = {partition.log_type or "" for partition in spec.partitions}
+    guards = [rule.guard(name) for rule in rules for name in log_types.intersection(rule.log_types)]
+
+    assert any(guards)
+    assert asked == []
+
+
+def test_a_shard_gives_memory_back_with_a_snapshot_unless_an_epoch_is_on_its_way(
+    spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs: list[shells.Job] = []
     given: list[None] = []
     monkeypatch.setattr(shells, "give_back", lambda: given.append(None))
-    shell = shells.ShardShell(seen[0], 0, jobs.append, unwatched())
-    owners = (0,) * seen[0].config.key_groups
+    shell = shells.ShardShell(spec, 0, jobs.append, unwatched())
+    owners = (0,) * spec.config.key_groups
 
     def tell(message: Message) -> None:
         for _ in shell.receive(message):
