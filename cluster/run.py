@@ -44,6 +44,7 @@ _TELL_S = 0.01
 """Between two words on how far standard input has come: each costs the coordinator half a millisecond."""
 _RENEW_S = 1.0
 _RECOGNISE_RECORDS = 100
+_RECOGNISE_BYTES = 4 << 20
 _BARREN_LIVES = 10
 """So many lost processes without a checkpoint in between are no accident."""
 _STORE_PATIENCE_S = 60.0
@@ -250,7 +251,7 @@ def _prepare(
         options.use_index,
         options.use_prefilter,
     )
-    _claim(store, spec)
+    _claim(store, spec, known)
     return spec
 
 
@@ -265,10 +266,13 @@ def _now_s() -> float:
     return time.time()  # noqa: TID251
 
 
-def _claim(store: Store, spec: JobSpec) -> None:
+def _claim(store: Store, spec: JobSpec, known: dict[str, Any] | None) -> None:
     """Write where the job stands under our own token (DESIGN 11.28): from here on an earlier owner can commit nothing."""
     coordinator = Coordinator(spec.coordinator_config(), spec.partitions, spec.progress)
     manifest = coordinator.manifest(spec.progress, spec.progress.blobs)
+    held = known.get("sinks", {}) if known is not None else {}
+    manifest["sinks"] = {kind: each for kind, each in held.items() if spec.outputs.get(kind) == each["uri"]}
+    manifest["outputs"] = spec.outputs
     names = [blob.name for blob in spec.progress.blobs]
     store.commit(spec.fence, spec.progress.epoch, snapshot.encode_manifest(manifest), names)
 
@@ -381,8 +385,10 @@ def _place_in(uri: str) -> sinks.Place | None:
 
 
 def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:
-    """An output that has lost records cannot be continued: they would be missing from it for ever."""
-    for kind, held in known.get("sinks", {}).items():
+    """An output that has lost records cannot be continued: they would be missing from it for ever. Nor can one that others wrote,
+    or that was left out for a while."""
+    sinks_then = known.get("sinks", {})
+    for kind, held in sinks_then.items():
         if outputs.get(kind) != held["uri"]:
             continue  # the rest goes somewhere else: that is the user's choice
         position, records = held["place"]
@@ -393,6 +399,23 @@ def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:
                 f"{held['uri']}: holds fewer records than at the job's last checkpoint (up to position {position}): "
                 "restore it, or use --fresh",
             )
+    named = known.get("outputs")
+    if named is None:
+        return  # an older version's job
+    for kind in outputs.keys() - {"dead_letters"}:
+        uri, before = outputs[kind], named.get(kind, "-")
+        place = None if uri in (before, "-") else _place_in(uri)
+        if place is not None and (before == "-" or not _may_be_moved(place, sinks_then.get(kind))):
+            raise CannotRun(
+                4,
+                f"{uri}: exists already, and the job's last run did not write it: give that run's output, another path, "
+                "or --fresh to start over and replace it",
+            )
+
+
+def _may_be_moved(place: sinks.Place, held: dict[str, Any] | None) -> bool:
+    """Whether an output holds as much as the one that a checkpoint knows under another name."""
+    return held is None or (place.position, place.records) >= (tuple(held["place"][0]), held["place"][1])
 
 
 def _outputs(options: Options, job: str) -> dict[str, str]:
@@ -447,16 +470,18 @@ def _spooled(spool: Spool, index: int, log_type: str | None, types: Mapping[str,
         size_bytes, at_end = spool.wait_for_more(size_bytes, 3600.0)
         if log_type is not None:
             break
-        lines = _first_lines(spool.path, size_bytes)
-        log_type = next((found for line in lines if (found := _recognised(line, types)) is not None), None)
-        if at_end or log_type is not None or len(lines) >= _RECOGNISE_RECORDS:
+        records, whole = _first_records(spool.path, size_bytes)
+        log_type = next((found for record in records if (found := _recognised(record, types)) is not None), None)
+        if at_end or log_type is not None or len(records) == _RECOGNISE_RECORDS or not whole:
             break
     return spooled_partition(index, str(spool.path.resolve()), size_bytes, log_type)
 
 
-def _first_lines(path: Path, size_bytes: int) -> list[bytes]:
+def _first_records(path: Path, size_bytes: int) -> tuple[list[bytes], bool]:
+    """(as many as are looked at or are there, whether more of them would be looked at): the same however fast they come."""
     with path.open("rb") as file:
-        return file.read(min(size_bytes, 4 << 20)).split(b"\n")[:_RECOGNISE_RECORDS]
+        lines = file.read(min(size_bytes, _RECOGNISE_BYTES)).split(b"\n")
+    return [line for line in lines if line.strip()][:_RECOGNISE_RECORDS], size_bytes < _RECOGNISE_BYTES
 
 
 def _recognised(line: bytes, types: Mapping[str, LogType]) -> str | None:
@@ -714,7 +739,7 @@ class _Drive:
         if hang is not None:
             progress = replace(progress, poison=progress.poison.after(self._rule_ids[hang.ordinal], hang))
         self.spec = replace(self.spec, progress=progress, resume=True)
-        _claim(self._store, self.spec)
+        _claim(self._store, self.spec, manifest)
 
 
 def _lost_by(error: ProcessLost | StoreUnreachable) -> ProcessLost:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -183,9 +184,10 @@ class FileSink(Sink):
             os.close(self._file)
             raise
         self._progress = Continuation(place)
+        self._keeps = stat.S_ISREG(os.fstat(self._file).st_mode)
 
     def progress(self) -> Place | None:
-        return self._progress.place
+        return self._progress.place if self._keeps else None  # a device holds nothing that could be looked up
 
     def write(self, records: Records) -> None:
         new = self._progress.new_of(records)

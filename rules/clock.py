@@ -28,6 +28,10 @@ def _now_s() -> float:
     return _consulted().event_time_s
 
 
+def _now_ns() -> int:
+    return round(_now_s() * 1e6) * 1000  # exact to the us
+
+
 def _copy(module: ModuleType, name: str) -> ModuleType:
     made = ModuleType(name, module.__doc__)
     made.__dict__.update({key: value for key, value in vars(module).items() if key not in ("__name__", "__spec__")})
@@ -36,8 +40,11 @@ def _copy(module: ModuleType, name: str) -> ModuleType:
 
 def _time() -> ModuleType:
     made: Any = _copy(real_time, "time")
-    made.time = made.monotonic = made.perf_counter = _now_s
-    made.time_ns = made.monotonic_ns = made.perf_counter_ns = lambda: round(_now_s() * 1e6) * 1000  # exact to the us
+    for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time"):
+        setattr(made, name, _now_s)
+        setattr(made, f"{name}_ns", _now_ns)
+    made.clock_gettime = lambda clk_id: _now_s()
+    made.clock_gettime_ns = lambda clk_id: _now_ns()
     made.gmtime = lambda secs=None: real_time.gmtime(_now_s() if secs is None else secs)
     made.localtime = lambda secs=None: real_time.gmtime(_now_s() if secs is None else secs)  # TZ is UTC everywhere
     made.ctime = lambda secs=None: real_time.asctime(made.gmtime(secs))
@@ -125,9 +132,21 @@ class _SeededRandom(real_random.Random):
         super().__init__(_consulted().random.getrandbits(64) if x is None else x)
 
 
+class _SeededSystemRandom(_SeededRandom):
+    """random.SystemRandom, which takes no seed."""
+
+    def __init__(self, x: Any = None) -> None:
+        super().__init__()
+
+    def seed(self, *args: Any, **kwargs: Any) -> None:
+        if not args or args[0] is not None:
+            super().seed(*args, **kwargs)
+
+
 def _random() -> ModuleType:
     made: Any = _copy(real_random, "random")
     made.Random = _SeededRandom
+    made.SystemRandom = _SeededSystemRandom
     for name in dir(real_random):
         if isinstance(getattr(getattr(real_random, name), "__self__", None), real_random.Random):
             setattr(made, name, _drawn(name))

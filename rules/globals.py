@@ -10,15 +10,25 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import threading
 from array import array
-from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections import UserDict, UserList, defaultdict, deque
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Set, ValuesView
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache, partial, partialmethod
 from io import BytesIO, StringIO
 from random import Random
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import (
+    BuiltinMethodType,
+    CellType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 from rules.rule import AUXILIARIES
@@ -368,7 +378,8 @@ class _Contents:
         """Note how to restore one object; give what it holds."""
         if isinstance(value, dict):
             self.restores.append(_refill(value.clear, value.update, dict(value)))
-            return [*value, *value.values()]
+            made = [value.default_factory] if isinstance(value, defaultdict) else []
+            return [*value, *value.values(), *made]
         if isinstance(value, set):
             # Listed, so that every refill builds the set in the same order.
             self.restores.append(_refill(value.clear, value.update, list(value)))
@@ -376,21 +387,25 @@ class _Contents:
         if isinstance(value, list | deque | bytearray):
             self.restores.append(_refill(value.clear, value.extend, list(value)))
             return list(value)
-        if isinstance(value, tuple | frozenset):
+        if isinstance(value, tuple | frozenset | KeysView | ValuesView | ItemsView) and type(value).__module__ == "builtins":
             return list(value)
+        if isinstance(value, MappingProxyType):
+            return list(value.values())
         if isinstance(value, _Cached):  # what it remembers may depend on earlier events
-            if value.__module__ in self._ours.names:
+            if not _is_of_library(value):
                 self.restores.append(value.cache_clear)
             return [value.__wrapped__]
         if isinstance(value, FunctionType):
             return self._function(value)
         if isinstance(value, type):
             return self._class(value) if value.__module__ in self._ours.names else ()
-        if isinstance(value, BuiltinMethodType | MethodType):  # add = SEEN.append
+        if isinstance(value, BuiltinMethodType | MethodWrapperType | MethodType):  # add = SEEN.append
             return [value.__self__, *([value.__func__] if isinstance(value, MethodType) else [])]
         if isinstance(value, partial):
             return [value.func, value.args, value.keywords]
-        if type(value).__module__ in self._ours.names and not isinstance(value, Enum):
+        if isinstance(value, Enum):
+            return [value.value]
+        if type(value).__module__ in self._ours.names:
             return [getattr(value, "__dict__", ()), *self._slots(value)]
         if self._ours.have(value):
             return self._module(value)
@@ -437,14 +452,36 @@ class _Contents:
         return [function.__defaults__, *(function.__kwdefaults__ or {}).values(), *vars(function).values(), *cells]
 
     def _class(self, kind: type) -> Iterable[Any]:
-        if issubclass(kind, Enum) or hasattr(kind, "_fields"):
-            return ()
+        if issubclass(kind, Enum):
+            return list(kind.__members__.values())
+        if hasattr(kind, "_fields"):
+            return list(getattr(kind, "_field_defaults", {}).values())
         attributes = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
         if self._attributes_set:
             self.restores.append(lambda: _reset_class(kind, attributes))
         functions = [value for value in vars(kind).values() if isinstance(value, FunctionType)]
-        wrapped = [each.__func__ for each in attributes.values() if isinstance(each, classmethod | staticmethod)]
+        wrapped = [part for each in attributes.values() for part in _wrapped(each)]
         return [*attributes.values(), *functions, *wrapped]
+
+
+def _wrapped(attribute: Any) -> Iterable[Any]:
+    """What an attribute of a class has been made of."""
+    match attribute:
+        case classmethod() | staticmethod():
+            return [attribute.__func__]
+        case property():
+            return [attribute.fget, attribute.fset, attribute.fdel]
+        case partialmethod():
+            return [attribute.func, attribute.args, attribute.keywords]
+    return ()
+
+
+def _is_of_library(cached: Any) -> bool:
+    """It is the very function that an imported module has: one that a rule makes of such a function is the rule's."""
+    found: Any = sys.modules.get(cached.__module__)
+    for name in cached.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cached
 
 
 def _refill(clear: Callable[[], None], fill: Callable[[Any], None], content: Any) -> Restore:

@@ -50,8 +50,7 @@ class JsonPath:
         if self.names:
             return self._at_names(event)
         if self._steps is None:
-            if "p_" in self.text:
-                len(event)  # jsonpath-ng sees what is there, so p_ fields must be
+            len(event)  # jsonpath-ng sees what is there, and what that is must not depend on who asked before: all p_ fields
             return [found.value for found in self._general.find(event.raw)]
         first, *rest = self._steps
         return _spread([event.find(first)], rest) if isinstance(first, str) else []  # an event is no list

@@ -171,6 +171,54 @@ def test_outputs_may_go_elsewhere_and_hold_the_rest_there(job: Job) -> None:
         assert len(first) + len(rest) >= len(all_of_it)
 
 
+def test_outputs_may_be_moved_and_go_on_there(job: Job) -> None:
+    whole = expected(job.into / "logs", job.into)
+    moved = job.into / "moved"
+    moved.mkdir()
+    for output in OUTPUTS:
+        (job.into / output).rename(moved / output)
+    job.options["outputs"] = {name.partition(".")[0]: str(moved / name) for name in OUTPUTS}
+    job.run()
+
+    same(whole, moved)
+
+
+def test_an_output_that_another_job_wrote_is_refused_however_far_it_is(logs: Path, tmp_path: Path) -> None:
+    shutil.copytree(logs, tmp_path / "logs")
+    whole = expected(tmp_path / "logs", tmp_path)
+    before = (whole / "matches.jsonl").read_bytes()
+    job = Job(tmp_path, [tmp_path / "logs"], {"outputs": {}})
+    job.crash()
+    job.options["outputs"] = {"matches": str(whole / "matches.jsonl")}
+
+    assert "matches.jsonl: exists already, and the job's last run did not write it: give " in job.refused(4)
+    assert (whole / "matches.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("meanwhile", [{}, {"matches": "other.jsonl"}])
+def test_an_output_that_was_left_out_for_a_while_is_refused(
+    meanwhile: dict[str, str], logs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(logs, tmp_path / "logs")
+    first, *rest = sorted((tmp_path / "logs").iterdir())
+    job = Job(tmp_path, [first])
+    job.run()
+    job.inputs.append(rest[0])
+    job.options["outputs"] = {kind: str(tmp_path / name) for kind, name in meanwhile.items()}
+    job.run()
+    job.inputs.append(rest[1])
+    del job.options["outputs"]
+
+    assert "exists already, and the job's last run did not write it" in job.refused(4)
+
+
+def test_a_device_is_no_output_that_could_lose_records(job: Job) -> None:
+    job.options["outputs"] = {"matches": "/dev/null"}
+    job.crash()
+    job.run()
+    job.run()
+
+
 def test_a_store_may_be_copied_and_the_job_go_on_from_the_copy(job: Job) -> None:
     whole = expected(job.into / "logs", job.into)
     (job.into / "store").rename(job.into / "copy")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.core.messages import SourceGrew
-from cluster.run import CannotRun, _tell_growth_for
+from cluster.run import CannotRun, _spooled, _tell_growth_for
 from cluster.spool import Spool
 
 SPEC: Any = SimpleNamespace(growing=(3,))
@@ -57,3 +57,31 @@ def test_input_that_fails_is_told_of(tmp_path: Path) -> None:
         nobody: Any = None
         with pytest.raises(CannotRun, match=r"standard input: .*: what was read before is kept in"):
             _tell_growth_for(5.0, SPEC, spool, nobody, (0, False))
+
+
+OTHERS = [b'{"x": 1}\n', b"\n"] * 99
+"""Ninety-nine records, and blank lines."""
+OWN = b'{"p_log_type": "Own.Log"}\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "log_type"), [([*OTHERS, OWN], "Own.Log"), ([*OTHERS, b'{"x": 2}\n', OWN], None), ([OWN, *OTHERS], "Own.Log")]
+)
+@pytest.mark.parametrize("at_once", [1, 99, 198, 199, 1000])
+def test_the_log_type_is_the_same_however_fast_lines_come(
+    at_once: int, lines: list[bytes], log_type: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "spool.jsonl"
+    path.write_bytes(b"".join(lines))
+    sizes = [sum(map(len, lines[:stop])) for stop in [*range(at_once, len(lines), at_once), len(lines)]]
+
+    class Coming:
+        def __init__(self) -> None:
+            self.path = path
+
+        def wait_for_more(self, than_bytes: int, timeout_s: float) -> tuple[int, bool]:
+            size_bytes = next(size for size in sizes if size > than_bytes)
+            return size_bytes, size_bytes == sizes[-1]
+
+    spool: Any = Coming()
+    assert _spooled(spool, 0, None, {}).log_type == log_type

@@ -322,7 +322,8 @@ class CoordinatorShell:
         for sink in self._sinks.values():
             sink.flush()
         try:
-            manifest = snapshot.encode_manifest({**effect.manifest, "sinks": self._places()})
+            outputs = {"sinks": self._places(), "outputs": self._spec.outputs}
+            manifest = snapshot.encode_manifest({**effect.manifest, **outputs})
             self._store.commit(self._spec.fence, effect.epoch, manifest, effect.blobs)
             self._store.free_blobs(self._spec.fence, self._blobs_in_use())
         except StoreUnreachable as error:

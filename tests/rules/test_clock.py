@@ -32,6 +32,8 @@ def value_of(source: str, rule_id: str = "Some.Rule", runner: Runner | None = No
         ("def value():\n    import time\n    return time.time()", repr(AT_S)),
         ("def value():\n    from time import time as now\n    return now()", repr(AT_S)),
         ("import time\ndef value(): return time.monotonic() - time.perf_counter()", "0.0"),
+        ("import time\ndef value(): return time.clock_gettime(0), time.process_time()", repr((AT_S, AT_S))),
+        ("import time\ndef value(): return time.clock_gettime_ns(0) - time.thread_time_ns()", "0"),
         ("import time\ndef value(): return time.gmtime().tm_hour, time.localtime().tm_hour", "(12, 12)"),
         ("import time\ndef value(): return time.gmtime(0).tm_year", "1970"),
         (
@@ -94,6 +96,8 @@ CHANCE = [
     "import random as r\ndef value(): return r.random(), r.randint(1, 10**9), r.choice(range(10**9))",
     "from random import shuffle\ndef value():\n    it = list(range(50))\n    shuffle(it)\n    return it",
     "import random\ndef value(): return random.Random().random()",
+    "import random\ndef value(): return random.SystemRandom().random()",
+    "import random\ndef value(): return random.SystemRandom(7).random()",
 ]
 
 

@@ -118,6 +118,25 @@ def test_paths_reach_fields_that_are_added_to_the_event() -> None:
         assert event_with(made, {}, Derived()).udm(name) == value
 
 
+def test_what_a_path_finds_does_not_depend_on_what_was_asked_before() -> None:
+    class Derived:
+        time_s = 0.0
+
+        def base(self) -> dict[str, Any]:
+            return {"p_log_type": "Some.Log"}
+
+        def any(self) -> dict[str, Any]:
+            return {}
+
+    made = model(only={"Path": "$.*"})
+    for asked in ([], ["p_log_type"], ["p_any_emails"]):
+        event = event_with(made, {"name": 1}, Derived())
+        for key in asked:
+            event.get(key)
+        with pytest.raises(PantherError, match="2 values"):
+            event.udm("only")
+
+
 def test_a_path_that_jsonpath_ng_follows_gives_one_value_or_raises() -> None:
     made = model(deep={"Path": "$..name"})
 

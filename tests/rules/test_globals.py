@@ -324,6 +324,71 @@ def note():
     once()
     return 2 - len(CALLS)
 
+# what a cache around a function of the library remembers
+from functools import lru_cache
+from os.path import basename
+name_of = lru_cache(basename)
+def note():
+    known = name_of.cache_info().currsize
+    name_of("a/b")
+    return 1 + known
+
+# a method of a container under another name
+SEEN = {}
+see = SEEN.__setitem__
+def note():
+    see(len(SEEN), 1)
+    return len(SEEN)
+
+# what members of an enumeration hold
+from enum import Enum
+class Seen(Enum):
+    THEM = []
+def note():
+    Seen.THEM.value.append(1)
+    return len(Seen.THEM.value)
+
+# the default of a named tuple
+from typing import NamedTuple
+class Seen(NamedTuple):
+    them: list = []
+def note():
+    Seen().them.append(1)
+    return len(Seen().them)
+
+# what a property closes over
+class Seen:
+    @property
+    def them(self, seen=[]):
+        seen.append(1)
+        return seen
+def note():
+    return len(Seen().them)
+
+# a partial method
+from functools import partialmethod
+class Seen:
+    def see(self, seen):
+        seen.append(1)
+        return len(seen)
+    note = partialmethod(see, [])
+def note():
+    return Seen().note()
+
+# a view of a mapping
+from types import MappingProxyType
+SEEN = MappingProxyType({"them": []})
+def note():
+    SEEN["them"].append(1)
+    return len(SEEN["them"])
+
+# the values of a dict
+SEEN = {"them": []}.values()
+def note():
+    for them in SEEN:
+        them.append(1)
+        return len(them)
+
 # globals()
 COUNT = 0
 def note():
@@ -418,6 +483,7 @@ def test_a_module_whose_functions_only_read_pays_nothing(before: str, expression
     [
         ("import itertools\nSEEN = itertools.count()", "count"),
         ("SEEN = (n for n in range(9))", "generator"),
+        ("SEEN = [(n for n in range(9)).__iter__()]", "generator"),
         ("SEEN = [iter('abc')]", "str_ascii_iterator"),
     ],
 )
@@ -430,6 +496,23 @@ def test_an_iterator_that_outlives_an_evaluation_is_refused_with_its_place(made:
     }
     with pytest.raises(InvalidPack, match=rf"r.py:{made.count(chr(10)) + 1}: SEEN is an iterator \({kind}\)"):
         load_pack(files)
+
+
+def test_the_next_of_an_iterator_is_an_iterator() -> None:
+    files = {
+        "r.py": b"import itertools\nturn = itertools.count().__next__\ndef rule(event):\n    return turn() == 1\n",
+        "r.yml": b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n",
+    }
+    with pytest.raises(InvalidPack, match=r"r.py:2: turn is an iterator \(count\)"):
+        load_pack(files)
+
+
+def test_a_cache_of_the_library_stays_as_it_is() -> None:
+    assert not make_rule("from re import _compile\ndef rule(event): return _compile is None").changes_globals
+    rule = make_rule("from linecache import getlines\nfrom fnmatch import _compile_pattern as known\n"
+                     "known('a*')\ndef rule(event): return known.cache_info().currsize > 0\n")  # fmt: skip
+
+    assert Runner().run(rule).match is not None
 
 
 def test_an_iterator_that_no_function_uses_is_nobody_s_business() -> None:
