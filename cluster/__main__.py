@@ -1,14 +1,29 @@
 """`python -m cluster` and `countersign`: the environment first, so that what is imported for the command is imported once."""
 
+import os
+import sys
+
 from cluster.environment import in_evaluation_environment
 
 
 def main() -> None:
     """The console script."""
-    in_evaluation_environment()
-    from cluster.cli import app
+    try:
+        in_evaluation_environment()
+        from cluster.cli import app
 
-    app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to print would fail once more at the end
+        print(f"countersign: standard output: {error.strerror}: keep its reader running, or make room", file=sys.stderr)
+        sys.exit(4)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -98,6 +99,12 @@ def run(
         raise typer.BadParameter(f"{runtime!r} is no runtime: give ray or local", param_hint="--runtime")
     if log_type == "":
         raise typer.BadParameter("it is empty: name a log type, or leave it away", param_hint="--log-type")
+    if job == "":
+        raise typer.BadParameter("it is empty: name the job, or leave it away", param_hint="--job")
+    if address is not None and runtime == "local":
+        raise typer.BadParameter("the local runtime has none: leave it away, or give --runtime ray", param_hint="--address")
+    if not math.isfinite(checkpoint_interval):
+        raise typer.BadParameter("give a number of seconds", param_hint="--checkpoint-interval")
     outputs = {
         kind: uri for kind, uri in (("alerts", alerts), ("matches", matches), ("errors", errors)) if uri is not None
     }

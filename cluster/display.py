@@ -11,6 +11,7 @@ import orjson
 
 from cluster.core.watermark import NEVER_S
 from cluster.runtime.job import Status
+from cluster.sinks import standard_output_failing
 
 _SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "INFO")
 _COLOURS = {"CRITICAL": "bold white on red", "HIGH": "bold red", "MEDIUM": "yellow", "LOW": "cyan", "INFO": "dim"}
@@ -48,7 +49,11 @@ class Display:
             self._live = None
 
     def lines(self, status: Status) -> None:
-        """Print the records that go to the terminal."""
+        """Print the records that go to the terminal. Raises SinkFailed."""
+        with standard_output_failing():
+            self._print(status)
+
+    def _print(self, status: Status) -> None:
         for kind, records in status.lines.items():
             if kind == "alerts":
                 self.severities.update(orjson.loads(record)["severity"] for record in records)

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,10 +127,10 @@ def run(options: Options, config: Config, start_runtime: Callable[[JobSpec], Run
     job = options.job or time.strftime("run-%Y%m%d-%H%M%S-") + str(os.getpid())
     fence = store.acquire(job, fresh=options.fresh)
     try:
-        with Control(store, job) if options.job is not None else nullcontext() as control:
+        with Control(store, job) if options.job is not None else nullcontext() as control, ExitStack() as held:
             spool = _spool(options, job) if "-" in options.inputs else None
             known = newest_whole(store, job, display.note)
-            spec = _prepare(options, config, pack, types, partitions, store, fence, spool, known)
+            spec = _prepare(options, config, pack, types, partitions, store, fence, spool, known, held)
             drive = _Drive(spec, [rule.id for rule in pack.rules], store, spool, start_runtime, display, control)
             try:
                 status = drive.run()
@@ -212,8 +212,9 @@ def _prepare(
     fence: Fence,
     spool: Spool | None,
     known: dict[str, Any] | None,
+    held: ExitStack,
 ) -> JobSpec:
-    """`known` is the manifest of the checkpoint to go on from; None starts the job."""
+    """`known` is the manifest of the checkpoint to go on from; None starts the job. `held` keeps others from its outputs."""
     if known is not None:
         partitions = _continued(partitions_of(known), partitions, options.log_type, known)
         _check_key_groups(known, config)
@@ -233,6 +234,7 @@ def _prepare(
     for uri in outputs.values():
         if uri != "-":
             sinks.open_sink(uri, resume=known is not None).close()
+            _reserve(uri, held, resume=known is not None)
     spec = JobSpec(
         fence,
         options.store,
@@ -253,6 +255,15 @@ def _prepare(
     )
     _claim(store, spec, known)
     return spec
+
+
+def _reserve(output: str, held: ExitStack, *, resume: bool) -> None:
+    """Let no other run begin to write there. One that goes on is not held up by what is left of the job's earlier runs."""
+    try:
+        held.enter_context(sinks.reserved(output))
+    except sinks.OutputExists:
+        if not resume:
+            raise
 
 
 def _continued_progress(known: dict[str, Any], pack: Pack) -> Progress:

@@ -10,6 +10,7 @@ order. After a crash they come again, the same ones: so an output's last complet
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import sys
@@ -101,6 +102,24 @@ def discard(uri: str) -> None:
         url, stream = _stream_of(uri)
         with _reaching(url):
             _connect(url).delete(stream)
+
+
+@contextmanager
+def reserved(uri: str) -> Iterator[None]:
+    """While this lasts nobody else begins to write there. Raises OutputExists where somebody has. Only files can be reserved."""
+    if _scheme(uri) is not None or not Path(uri).is_file():
+        yield
+        return
+    file = os.open(uri, os.O_RDWR)
+    try:
+        with suppress(OSError):  # of a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputExists(f"{uri}: another run is writing there: give another path") from None
+        yield
+    finally:
+        os.close(file)
 
 
 # --- how far an output is ------------------------------------------------------------------------------------------
@@ -215,9 +234,7 @@ class FileSink(Sink):
         """(where to go on writing, the place of the last record), after half a last record has been cut off."""
         size_bytes = os.fstat(self._file).st_size
         if size_bytes and not resume:
-            raise OutputExists(
-                f"{self._path}: exists already: give the --job that wrote it, another path, or --fresh to replace it"
-            )
+            raise self._exists(size_bytes)
         end = _line_start(self._file, size_bytes + 1)
         place = self._last_place(end)
         if end < size_bytes:
@@ -244,6 +261,14 @@ class FileSink(Sink):
             end = start
         return place
 
+    def _exists(self, size_bytes: int) -> OutputExists:
+        last = _line_start(self._file, size_bytes)
+        if position_of(os.pread(self._file, size_bytes - last, last).removesuffix(b"\n")) is None:
+            return OutputExists(f"{self._path}: exists already, and is no output of a run: give another path")
+        return OutputExists(
+            f"{self._path}: exists already: give the --job that wrote it, another path, or --fresh to replace it"
+        )
+
     def _not_ours(self, offset: int, what: str) -> SinkFailed:
         line = 1
         for start in range(0, offset, _CHUNK_BYTES):
@@ -255,8 +280,17 @@ class FileSink(Sink):
         try:
             yield
         except OSError as error:
-            remedy = "make room, or give a file that can be written"
+            remedy = _REMEDIES.get(error.errno or 0, "give a file that can be written")
             raise SinkFailed(f"{self._path}: {os.strerror(error.errno or 0)}: {remedy}") from error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room, or give another file",
+    errno.EDQUOT: "make room, or give another file",
+    errno.EFBIG: "raise the limit, or give another file",
+    errno.ENOENT: "make its directory, or give another file",
+    errno.EISDIR: "give a file in it",
+}
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:
@@ -287,6 +321,15 @@ def _line_start(file: int, end: int) -> int:
 # --- standard output -----------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def standard_output_failing() -> Iterator[None]:
+    """Whoever writes to it: what fails there is SinkFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise SinkFailed(f"standard output: {error.strerror}: keep its reader running, or give a path") from error
+
+
 class StdoutSink(Sink):
     """JSON Lines for whoever reads along. Nothing is known of what an earlier run wrote."""
 
@@ -297,22 +340,16 @@ class StdoutSink(Sink):
         return None
 
     def write(self, records: Records) -> None:
-        with self._failing():
+        with standard_output_failing():
             sys.stdout.buffer.writelines(record + b"\n" for _, record in self._progress.new_of(records))
 
     def flush(self) -> None:
-        with self._failing():
+        with standard_output_failing():
             sys.stdout.buffer.flush()
 
     def close(self) -> None:
         """Standard output is not ours to close."""
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise SinkFailed(f"standard output: {error.strerror}: keep its reader running, or give a path") from error
 
 
 # --- Redis streams -------------------------------------------------------------------------------------------------

@@ -209,6 +209,9 @@ def test_a_directory_of_rules_that_is_not_there_is_exit_2(rules: Path, tmp_path:
         ["--no-such-option"],
         ["--epoch-events", "0"],
         ["--log-type", ""],
+        ["--job", ""],
+        ["--runtime", "local", "--address", "127.0.0.1:1"],
+        ["--checkpoint-interval", "inf"],
     ],
     ids=" ".join,
 )
@@ -278,6 +281,17 @@ def test_an_output_that_cannot_be_written_is_exit_4(rules: Path, tmp_path: Path)
 
     assert code == 4
     assert "no/such/dir" in stderr
+
+
+@pytest.mark.parametrize("command", ["run log.jsonl --runtime local --rules rules", "check rules", "run --help"])
+def test_standard_output_that_takes_nothing_is_exit_4_in_one_line(command: str, rules: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines(*map(event, range(3))))
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*COUNTERSIGN, *command.split()], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
+
+    assert done.returncode == 4
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("countersign: standard output: No space left on device: keep its reader running, or ")
 
 
 # --- state, test, help -------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from cluster.sinks import (
     SinkFailed,
     discard,
     open_sink,
+    reserved,
 )
 from cluster.stores.redis import connect
 
@@ -244,6 +245,23 @@ def test_a_file_that_somebody_edited_is_refused_at_its_line_and_left_alone(path:
     assert path.read_bytes() == content
 
 
+def test_what_no_run_wrote_is_not_said_to_be_replaced_by_fresh(path: Path) -> None:
+    path.write_bytes(b"a letter\n")
+
+    with pytest.raises(OutputExists, match=r"exists already, and is no output of a run: give another path$"):
+        open_sink(str(path), resume=False)
+
+
+def test_two_runs_that_begin_together_on_one_file_are_told_apart(path: Path) -> None:
+    """Found by a trial: both saw an empty file, and each wrote into the other's records."""
+    open_sink(str(path), resume=False).close()
+    refused = pytest.raises(OutputExists, match="another run is writing there: give another path")
+    with reserved(str(path)), refused, reserved(str(path)):
+        pass
+    with reserved(str(path)), reserved("/dev/null"), reserved("redis://localhost/0?stream=s"), reserved("-"):
+        pass
+
+
 def test_a_file_that_was_cut_between_two_records_goes_on_from_there(path: Path) -> None:
     written(file_output(path), ALL)
     path.write_bytes(b"".join(line + b"\n" for line in lines_of(ALL[:2])))
@@ -284,7 +302,7 @@ def test_a_full_disk_keeps_whole_records_only_and_can_be_resumed(path: Path) -> 
     )
     words = run([sys.executable, "-c", fill, path], stdout=PIPE, text=True, check=True, cwd=ROOT).stdout
 
-    assert words == f"{path}: File too large: make room, or give a file that can be written\n"
+    assert words == f"{path}: File too large: raise the limit, or give another file\n"
     assert path.read_bytes().splitlines() == lines_of(ALL[:2])
     written(file_output(path), ALL, resume=True)
     assert path.read_bytes().splitlines() == lines_of(ALL)
@@ -317,9 +335,15 @@ def test_a_full_device_and_the_null_device() -> None:
     assert Path("/dev/null").exists()
 
 
-@pytest.mark.parametrize("name", ["", "missing/alerts.jsonl"])
-def test_a_path_that_cannot_be_a_file_is_named_with_the_remedy(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SinkFailed, match=r": (Is a directory|No such file or directory): .*a file that can be written"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "Is a directory: give a file in it"),
+        ("missing/alerts.jsonl", "No such file or directory: make its directory, or give another file"),
+    ],
+)
+def test_a_path_that_cannot_be_a_file_is_named_with_the_remedy(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(SinkFailed, match=f": {said}$"):
         open_sink(f"{tmp_path}/{name}", resume=False)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
@@ -182,6 +183,8 @@ class LocalRuntime:
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, os.getpid()))
         self._watch = Watch(spec.config.evaluation_timeout_s)
+        if context.get_start_method() == "spawn":
+            multiprocessing.resource_tracker.ensure_running()  # which lets these signals through: not in between
         # The child keeps this: Ctrl-C and `kill` are for the driver, which asks it to stop.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,9 +12,7 @@ from cluster.core.poison import unwatched
 from cluster.core.watermark import Watermark
 from cluster.runtime import shells
 from cluster.runtime.job import JobSpec
-from cluster.runtime.local import LocalRuntime
 from tests.commands import ROOT
-from tests.test_checkpoints import Crash, go, in_directory
 
 HOLES = """
 import os
@@ -37,20 +34,6 @@ print(before - resident_bytes())
 def test_what_nothing_stands_on_any_more_is_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", HOLES], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 50_000_000
-
-
-@pytest.fixture
-def spec(logs: Path, tmp_path: Path) -> JobSpec:
-    """A job that is about to start."""
-    seen: list[JobSpec] = []
-
-    def starting(spec: JobSpec) -> LocalRuntime:
-        seen.append(spec)
-        raise Crash
-
-    with pytest.raises(Crash):
-        go(logs, tmp_path, in_directory(tmp_path / "store"), starting)
-    return seen[0]
 
 
 def test_guards_are_found_before_the_first_slice_for_which_all_shards_wait(spec: JobSpec) -> None:
