@@ -629,7 +629,7 @@ class _Drive:
     def _until_over(self, runtime: Runtime, stopper: _Stopper) -> Status:
         spec, display = self.spec, self._display
         renewed_s = time.monotonic()
-        told = False
+        told, trouble = False, ""
         grown = (-1, False)
         while True:
             if self._spool is not None and runtime.waits:
@@ -660,7 +660,9 @@ class _Drive:
                 grown = _tell_growth(spec, self._spool, runtime, grown)
             if time.monotonic() - renewed_s >= _RENEW_S:
                 renewed_s = time.monotonic()
-                _renew(self._store, spec.fence, display)
+                before, trouble = trouble, _renew(self._store, spec.fence) or status.refused
+                if trouble and trouble != before:
+                    display.note(f"no checkpoints for now: {trouble}")
 
     def rescale(self, shards: int) -> None:
         """Go to another number of shards, as soon as the rescale before is over; a crash on the way leads there as well."""
@@ -786,11 +788,13 @@ def _tell_growth(spec: JobSpec, spool: Spool, runtime: Runtime, told: tuple[int,
     return now
 
 
-def _renew(store: Store, fence: Fence, display: Display) -> None:
+def _renew(store: Store, fence: Fence) -> str:
+    """Say that the job is still ours; what stood in the way, for a person. Raises Fenced."""
     try:
         store.renew(fence)
     except StoreUnreachable as error:
-        display.note(f"no checkpoints for now: {error}")
+        return str(error)
+    return ""
 
 
 # --- after the end -----------------------------------------------------------------------------------------------

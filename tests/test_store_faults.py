@@ -238,7 +238,7 @@ def directory_taken_away(root: Path) -> tuple[Callable[[], None], Callable[[], N
 
 @pytest.mark.parametrize("kind", ["redis", "directory"])
 def test_a_run_goes_on_while_nothing_can_be_stored_and_has_its_checkpoint_in_the_end(
-    kind: str, serve: Callable[..., Server], logs: Path, whole: Path, tmp_path: Path
+    kind: str, serve: Callable[..., Server], logs: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if kind == "redis":
         server = serve()
@@ -250,11 +250,13 @@ def test_a_run_goes_on_while_nothing_can_be_stored_and_has_its_checkpoint_in_the
 
     def fill_for_a_while() -> None:
         fill()
-        threading.Timer(1.0, make_room).start()
+        threading.Timer(2.5, make_room).start()  # the driver looks once a second
 
     summary = go(logs, tmp_path, kept, after_checkpoints(1, fill_for_a_while))
 
     assert summary.exit_code == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "no checkpoints for now: " in line]
+    assert len(set(said)) == len(said) > 0
     assert summary.record["restarts"] == 0
     same(whole, tmp_path)
     assert go(logs, tmp_path, kept).record["events"] == 0

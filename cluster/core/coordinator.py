@@ -262,6 +262,8 @@ class Coordinator:
         """Why the last checkpoint will not be; the run ends when its last epoch is delivered."""
         self._rebase = False
         """The next checkpoint is of bases."""
+        self.refused = ""
+        """Why the store did not take the checkpoint that was tried last; empty where it did."""
         self._retry_at_s = NEVER_S
         """No checkpoint before this, after one that failed."""
         self.totals = copy.deepcopy(progress.totals)
@@ -701,6 +703,7 @@ class Coordinator:
         stay = min(self._checkpoint.shards, self._ownership.shards)
         self._checkpoint = None
         self._rebase = False
+        self.refused = ""
         self._let_go()
         self._checkpointed_at_s = self._now_s
         if message.epoch == self._last_epoch:
@@ -720,6 +723,7 @@ class Coordinator:
     def _give_up(self, number: int, reason: str) -> list[Effect]:
         """The store did not take a checkpoint: the stream goes on, the next one comes in its time."""
         self._checkpoint = None
+        self.refused = reason
         self._let_go()
         self._checkpointed_at_s = self._now_s
         now_s = self._now_s or 0.0

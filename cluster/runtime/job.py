@@ -135,6 +135,8 @@ class Status:
     """Records of the outputs that go to the terminal, and all alerts for the live display, since the last time."""
     interrupted: bool = False
     unsaved: str = ""
+    refused: str = ""
+    """Why the store did not take the checkpoint that was tried last."""
     shards: int = 0
     """How many take part in the epochs that are cut now."""
     rescaling: bool = False

@@ -279,6 +279,7 @@ class CoordinatorShell:
         status.shards, status.rescaling = machine.shards, machine.rescaling
         status.moves, machine.moves = machine.moves, []
         status.told, self._told = self._told, []
+        status.refused = machine.refused
         status.failure = self._failure
         if self._finish is not None:
             status.interrupted, status.unsaved = self._finish.interrupted, self._finish.unsaved

@@ -383,6 +383,7 @@ def test_a_store_that_lost_blobs_gets_bases_until_it_has_taken_a_checkpoint() ->
                 driven.tell(SnapshotAdded(cut.epoch, 0, (BLOB,)))
                 lost = ManifestFailed(cut.epoch, "a blob is missing", rebase=True)
                 following += driven.tell(lost if len(bases) == 2 else ManifestCommitted(cut.epoch))
+                assert driven.machine.refused == ("a blob is missing" if len(bases) == 2 else "")
         effects = following + driven.tell(Ticked(now_s * 2.0))
 
     assert bases == [False, False, True, False]
