@@ -70,6 +70,13 @@ EVENTS_PER_SHARD = 16_384
 """In an epoch, of events that have to be parsed. What an epoch costs a shard besides grows with the number of shards, for all
 tell all others (bench scale); so its work must not shrink with it."""
 
+_EPOCH_AT_MOST_S = 1.0
+"""So long an epoch's work should take, where nobody says how many events it has: a stop and a checkpoint wait for those that are
+on their way, and slow rules take minutes for what others do in a second."""
+
+_AT_FIRST = 1 / 8
+"""Of its usual length is the first epoch: nobody knows yet how slow the rules are. Each is twice as long as the one before."""
+
 _COMPRESSION_RATIO = 12
 """Decompressed size guessed from compressed size; CloudTrail under gzip measures 10 to 14. Only sizes epochs."""
 
@@ -247,7 +254,12 @@ class Coordinator:
         """(epoch, slice number) that wait for TimeKnown."""
         self._mean_bytes = _FIRST_MEAN_BYTES
         self._shares = Shares()
-        self._pace = 1.0
+        self._pace = 1.0 if config.epoch_events else _AT_FIRST
+        """Which part of its usual length the next epoch has."""
+        self._rate: float | None = None
+        """Events per second, skipped ones included, while there was more to do than could be done."""
+        self._busy_since: tuple[float, int] | None = None
+        """(when that was looked at last, the events since)"""
         """How long an epoch is in comparison to what is usual."""
         self._now_s: float | None = None
         self._checkpointed_at_s: float | None = None
@@ -491,7 +503,22 @@ class Coordinator:
         counts = self.totals.counts
         if counts.events:
             events /= ingest_cost(counts) / counts.events
+        if self._rate is not None and self._config.epoch_events is None:
+            events = min(events, self._rate * _EPOCH_AT_MOST_S)
         return int(events)
+
+    def _learn_rate(self, events: int) -> None:
+        """An epoch of so many is delivered. Says nothing where the next ones wait for input."""
+        if self._now_s is None:
+            return
+        if self._busy_since is None or len(self._epochs) < RUN_AHEAD_EPOCHS:
+            self._busy_since = self._now_s, 0
+            return
+        since_s, before = self._busy_since
+        self._busy_since = since_s, before + events
+        if self._now_s - since_s >= _EPOCH_AT_MOST_S:
+            self._rate = max(1.0, (before + events) / (self._now_s - since_s))
+            self._busy_since = self._now_s, 0
 
     def _next_shard(self, tasks: list[Task]) -> int:
         """Who ingests the slice after these: all in turn, beginning with another one in each epoch."""
@@ -585,6 +612,7 @@ class Coordinator:
             _placed(_merged(p.dead_letters for p in parts)),
         )
         self._count(parts, deliver)
+        self._learn_rate(sum(part.counts.events for part in parts))
         del self._epochs[number]
         self._delivered = number
         self._keys = sum(part.keys for part in parts)
