@@ -696,7 +696,7 @@ class _Drive:
             if self._barren >= _BARREN_LIVES:
                 raise CannotRun(
                     4,
-                    f"{lost}, {_BARREN_LIVES} times without a checkpoint in between: see what ends it, "
+                    f"{self._why(lost)}, {_BARREN_LIVES} times without a checkpoint in between: see what ends it, "
                     "and run the same command again: a job with --job goes on from its last checkpoint",
                 )
             self.restarts += 1
@@ -706,11 +706,13 @@ class _Drive:
                 lost = _lost_by(again)
 
     def _why(self, lost: ProcessLost) -> str:
-        hang = lost.hang
+        hang = lost.hang or lost.in_hand
         if hang is None:
             return str(lost)
         position = list(hang.place if hang.place[2] else hang.place[:2])
         rule_id = self._rule_ids[hang.ordinal]
+        if lost.hang is None:
+            return f"{lost} while {rule_id} ran on the event at {position}"
         what = f"{rule_id} did not return within {hang.limit_s:g} s on the event at {position}"
         if hang.ended == 1:
             return f"{what}, as it waits for what a helper gives: from now on it is ended where the helper cannot give it yet"

@@ -51,6 +51,7 @@ _LONGEST_LOOK_S = 0.5
 _SIZE_BYTES = 8 * CELLS
 
 _STOPPED, _SLEEPING = "T", "S"
+_GONE = ("", "Z", "X")
 
 
 class Slot:
@@ -118,14 +119,24 @@ class Watch:
         return ended
 
 
+    def in_hand(self) -> Hang | None:
+        """What a process that is gone was evaluating, if it was: perhaps that ended it."""
+        for each in self._watched:
+            if _state(each.pid) in _GONE:
+                hang = each.in_hand(self._limit_s)
+                if hang.ordinal != NOTHING:
+                    return hang
+        return None
+
+
 class _Watched:
     """What the watch has seen of one process."""
 
     def __init__(self, name: str, cells: Cells) -> None:
         self.name = name
         self._cells = cells
-        self._pid = cells[PID]
-        self._born = _born(self._pid)
+        self.pid = cells[PID]
+        self._born = _born(self.pid)
         self._beat = cells[BEAT]
         self._silent_s = 0.0
         self._worked: int | None = None
@@ -142,7 +153,10 @@ class _Watched:
             self._evaluation, self._busy_s = evaluation, 0.0
             return False
         self._busy_s += passed_s
-        return self._busy_s >= limit_s and _state(self._pid) != _STOPPED
+        return self._busy_s >= limit_s and _state(self.pid) != _STOPPED
+
+    def in_hand(self, limit_s: float) -> Hang:
+        return Hang.read(self._cells, limit_s)
 
     def hang(self, limit_s: float) -> Hang:
         ordinal, offset, sub, partition, _, final, ended = self._evaluation
@@ -156,24 +170,24 @@ class _Watched:
         self._silent_s += passed_s
         if self._silent_s < SILENCE_S / 2:
             return False
-        worked = _worked(self._pid)
+        worked = _worked(self.pid)
         if self._worked is None:
             self._worked = worked
         if self._silent_s < SILENCE_S:
             return False
-        if _state(self._pid) == _STOPPED:
+        if _state(self.pid) == _STOPPED:
             return True
-        if self._evaluation[0] == NOTHING and worked == self._worked and _sleeps(self._pid):
+        if self._evaluation[0] == NOTHING and worked == self._worked and _sleeps(self.pid):
             return True
         self._silent_s, self._worked = SILENCE_S / 2, worked
         return False
 
     def kill(self) -> bool:
         """Whether it was there to be killed, and not another process by its number."""
-        if _born(self._pid) != self._born:
+        if _born(self.pid) != self._born:
             return False
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
         return True
 
 

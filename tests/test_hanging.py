@@ -199,3 +199,19 @@ def test_a_frozen_process_is_noticed_and_the_run_goes_on_by_itself(actor: str, t
     assert json.loads(stdout.splitlines()[-1])["restarts"] == 1
     for output in ("matches.jsonl", "alerts.jsonl"):
         assert (out / output).read_bytes() == (tmp_path / "whole" / output).read_bytes(), output
+
+
+@pytest.mark.parametrize("runtime", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_what_a_process_evaluated_when_it_ended_is_told(runtime: str, tmp_path: Path) -> None:
+    """Found by a trial: a rule that crashed its process ended the run, and nobody said which."""
+    (tmp_path / "rules").mkdir()
+    write_rule(tmp_path / "rules", "Other", "def rule(event):\n    return increment_counter('o') > 9")
+    crash = "import os\n\ndef rule(event):\n    return event['n'] == 7 and os.kill(os.getpid(), 9)"
+    write_rule(tmp_path / "rules", "Crash", crash)
+    offsets = write_events(tmp_path / "log.jsonl", 20)
+    done = run(tmp_path / "log.jsonl", into=tmp_path, runtime=runtime, rules=tmp_path / "rules", code=4)
+
+    notes = [line for line in done.stderr.splitlines() if "going on from the last checkpoint" in line]
+    assert len(notes) == 10
+    assert all(f" while Crash ran on the event at [0, {offsets[7]}]: " in note for note in notes)
+    assert "see what ends it" in done.stderr

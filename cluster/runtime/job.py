@@ -21,10 +21,12 @@ from cluster.watch import Ended
 class ProcessLost(Exception):
     """A process of the run is gone. What it knew is in the store and in the source: new ones can take over."""
 
-    def __init__(self, message: str, hang: Hang | None = None) -> None:
+    def __init__(self, message: str, hang: Hang | None = None, in_hand: Hang | None = None) -> None:
         super().__init__(message)
         self.hang = hang
         """The evaluation that did not return, where that is why."""
+        self.in_hand = in_hand
+        """The evaluation that ran when the process ended, as far as it is known."""
 
 
 def lost(ended: Sequence[Ended]) -> ProcessLost:

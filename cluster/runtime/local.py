@@ -252,7 +252,8 @@ class LocalRuntime:
             answer = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
-            raise ProcessLost(f"the engine's process ended by itself (exit code {self._process.exitcode})") from None
+            story = f"the engine's process ended by itself (exit code {self._process.exitcode})"
+            raise ProcessLost(story, in_hand=self._watch.in_hand()) from None
         if isinstance(answer, _Raised):
             raise answer.error
         return answer

@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, RescaleRequested, Ticked
+from cluster.core.poison import Hang
 from cluster.environment import EVALUATION_ENVIRONMENT
 from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status, is_of_life, lost
 from cluster.runtime.shells import CoordinatorShell, Job, Rules, ShardShell, failure_of, load_rules, spare_the_collector
@@ -492,7 +493,8 @@ class RayRuntime:
         except ray.exceptions.RayActorError as error:
             self._watches.look(patience_s=_WATCH_PATIENCE_S)  # perhaps a watch ended it, and knows why
             reason = str(error).strip().splitlines()[0][:200]
-            raise ProcessLost(f"a process of the run was lost (Ray says: {reason})") from None
+            story = f"a process of the run was lost (Ray says: {reason})"
+            raise ProcessLost(story, in_hand=self._watches.in_hand()) from None
 
 
 class _Joining:
@@ -561,6 +563,10 @@ class _Watches:
                 raise ProcessLost(f"node {node[:8]} of the cluster gave no answer for {_WATCH_PATIENCE_S:.0f} s")
         if ended:
             raise lost(ended)
+
+    def in_hand(self) -> Hang | None:
+        """See Watch; of processes on this machine."""
+        return self._watch.in_hand()
 
     def _seen(self, node: str, look: Any) -> list[Ended]:
         try:
