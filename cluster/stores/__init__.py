@@ -211,7 +211,7 @@ def check_name(name: str) -> str:
 
 
 def fenced(job: str) -> Fenced:
-    return Fenced(f"job {job}: another process has taken it over, or destroyed it: this run ends here")
+    return Fenced(f"job {job}: another process has taken it over, or destroyed it, or its store began empty: this run ends here")
 
 
 def blob_missing(job: str, name: str) -> BlobMissing:
