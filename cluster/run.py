@@ -413,8 +413,8 @@ def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:
     named = known.get("outputs")
     if named is None:
         return  # an older version's job
-    for kind in outputs.keys() - {"dead_letters"}:
-        uri, before = outputs[kind], named.get(kind, "-")
+    for kind, uri in outputs.items():
+        before = uri if kind == "dead_letters" else named.get(kind, "-")
         place = None if uri in (before, "-") else _place_in(uri)
         if place is not None and (before == "-" or not _may_be_moved(place, sinks_then.get(kind))):
             raise CannotRun(

@@ -120,13 +120,10 @@ class Watch:
 
 
     def in_hand(self) -> Hang | None:
-        """What a process that is gone was evaluating, if it was: perhaps that ended it."""
-        for each in self._watched:
-            if _state(each.pid) in _GONE:
-                hang = each.in_hand(self._limit_s)
-                if hang.ordinal != NOTHING:
-                    return hang
-        return None
+        """What a process that is gone was evaluating, if it was: perhaps that ended it. It is told once."""
+        gone = [each for each in self._watched if each.is_gone()]
+        self._watched = [each for each in self._watched if each not in gone]
+        return next((hang for hang in (each.in_hand(self._limit_s) for each in gone) if hang.ordinal != NOTHING), None)
 
 
 class _Watched:
@@ -135,8 +132,8 @@ class _Watched:
     def __init__(self, name: str, cells: Cells) -> None:
         self.name = name
         self._cells = cells
-        self.pid = cells[PID]
-        self._born = _born(self.pid)
+        self._pid = cells[PID]
+        self._born = _born(self._pid)
         self._beat = cells[BEAT]
         self._silent_s = 0.0
         self._worked: int | None = None
@@ -153,7 +150,10 @@ class _Watched:
             self._evaluation, self._busy_s = evaluation, 0.0
             return False
         self._busy_s += passed_s
-        return self._busy_s >= limit_s and _state(self.pid) != _STOPPED
+        return self._busy_s >= limit_s and _state(self._pid) != _STOPPED
+
+    def is_gone(self) -> bool:
+        return _state(self._pid) in _GONE or _born(self._pid) != self._born
 
     def in_hand(self, limit_s: float) -> Hang:
         return Hang.read(self._cells, limit_s)
@@ -170,24 +170,24 @@ class _Watched:
         self._silent_s += passed_s
         if self._silent_s < SILENCE_S / 2:
             return False
-        worked = _worked(self.pid)
+        worked = _worked(self._pid)
         if self._worked is None:
             self._worked = worked
         if self._silent_s < SILENCE_S:
             return False
-        if _state(self.pid) == _STOPPED:
+        if _state(self._pid) == _STOPPED:
             return True
-        if self._evaluation[0] == NOTHING and worked == self._worked and _sleeps(self.pid):
+        if self._evaluation[0] == NOTHING and worked == self._worked and _sleeps(self._pid):
             return True
         self._silent_s, self._worked = SILENCE_S / 2, worked
         return False
 
     def kill(self) -> bool:
         """Whether it was there to be killed, and not another process by its number."""
-        if _born(self.pid) != self._born:
+        if _born(self._pid) != self._born:
             return False
         with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self._pid, signal.SIGKILL)
         return True
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 from array import array
 from collections import UserDict, UserList, defaultdict, deque
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Set, ValuesView
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from enum import Enum
 from functools import lru_cache, partial, partialmethod
 from io import BytesIO, StringIO
@@ -38,6 +38,8 @@ _ABSENT: Any = object()
 
 _Cached: Any = type(lru_cache(lambda: None))
 """What functools.cache and lru_cache make of a function."""
+
+_VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
 
 _WHOLE = frozenset({"all", "any", "bool", "hash", "isinstance", "len", "print", "repr", "str", "sum"})
 """Functions that read their argument and give nothing of it away."""
@@ -387,7 +389,7 @@ class _Contents:
         if isinstance(value, list | deque | bytearray):
             self.restores.append(_refill(value.clear, value.extend, list(value)))
             return list(value)
-        if isinstance(value, tuple | frozenset | KeysView | ValuesView | ItemsView) and type(value).__module__ == "builtins":
+        if isinstance(value, tuple | frozenset) or type(value) in _VIEWS:
             return list(value)
         if isinstance(value, MappingProxyType):
             return list(value.values())

@@ -356,6 +356,15 @@ def note():
     Seen().them.append(1)
     return len(Seen().them)
 
+# what a named tuple holds
+from typing import NamedTuple
+class Seen(NamedTuple):
+    them: list
+SEEN = Seen([])
+def note():
+    SEEN.them.append(1)
+    return len(SEEN[0])
+
 # what a property closes over
 class Seen:
     @property
