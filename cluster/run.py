@@ -281,9 +281,9 @@ def _claim(store: Store, spec: JobSpec, known: dict[str, Any] | None) -> None:
     """Write where the job stands under our own token (DESIGN 11.28): from here on an earlier owner can commit nothing."""
     coordinator = Coordinator(spec.coordinator_config(), spec.partitions, spec.progress)
     manifest = coordinator.manifest(spec.progress, spec.progress.blobs)
+    outputs = manifest["outputs"] = {kind: sinks.shown(uri) for kind, uri in spec.outputs.items()}
     held = known.get("sinks", {}) if known is not None else {}
-    manifest["sinks"] = {kind: each for kind, each in held.items() if spec.outputs.get(kind) == each["uri"]}
-    manifest["outputs"] = spec.outputs
+    manifest["sinks"] = {kind: each for kind, each in held.items() if outputs.get(kind) == each["uri"]}
     names = [blob.name for blob in spec.progress.blobs]
     store.commit(spec.fence, spec.progress.epoch, snapshot.encode_manifest(manifest), names)
 
@@ -356,11 +356,11 @@ def _check_changed_pack(known: dict[str, Any], digest: str, outputs: dict[str, s
     if known["pack_digest"] == digest:
         return
     at = (known["partition"], known["start"])
-    for uri, position in _reached(outputs):
+    for name, position in _reached(outputs):
         if position[:2] >= at:
             raise CannotRun(
                 2,
-                f"job {known['job']}: its rules changed, and {uri} holds results of the old ones past the last checkpoint: "
+                f"job {known['job']}: its rules changed, and {name} holds results of the old ones past the last checkpoint: "
                 "finish or interrupt (Ctrl-C) one run with the old rules first, or use --fresh",
             )
 
@@ -370,21 +370,21 @@ def _check_inputs_known(known: dict[str, Any], outputs: dict[str, str]) -> None:
 
     A life writes down its inputs before it delivers anything (_claim()), so that is the only way to come here.
     """
-    for uri, position in _reached(outputs):
+    for name, position in _reached(outputs):
         if position[0] >= len(known["partitions"]):
             raise CannotRun(
                 4,
-                f"job {known['job']}: {uri} holds results of an input that the newest readable checkpoint does not know: "
+                f"job {known['job']}: {name} holds results of an input that the newest readable checkpoint does not know: "
                 "restore the store from a copy, or use --fresh",
             )
 
 
 def _reached(outputs: dict[str, str]) -> Iterator[tuple[str, Position]]:
-    """The outputs that hold records, and where the last of these stands in the input."""
+    """The outputs that hold records, by their names for people, and where the last of these stands in the input."""
     for uri in outputs.values():
         place = None if uri == "-" else _place_in(uri)
         if place is not None:
-            yield uri, place.position
+            yield sinks.shown(uri), place.position
 
 
 def _place_in(uri: str) -> sinks.Place | None:
@@ -400,27 +400,28 @@ def _check_outputs(known: dict[str, Any], outputs: dict[str, str]) -> None:
     or that was left out for a while."""
     sinks_then = known.get("sinks", {})
     for kind, held in sinks_then.items():
-        if outputs.get(kind) != held["uri"]:
+        uri = outputs.get(kind, "-")
+        if sinks.shown(uri) != sinks.shown(held["uri"]):
             continue  # the rest goes somewhere else: that is the user's choice
         position, records = held["place"]
-        place = _place_in(held["uri"])
+        place = _place_in(uri)
         if place is None or (place.position, place.records) < (tuple(position), records):
             raise CannotRun(
                 4,
-                f"{held['uri']}: holds fewer records than at the job's last checkpoint (up to position {position}): "
+                f"{sinks.shown(uri)}: holds fewer records than at the job's last checkpoint (up to position {position}): "
                 "restore it, or use --fresh",
             )
     named = known.get("outputs")
     if named is None:
         return  # an older version's job
     for kind, uri in outputs.items():
-        before = uri if kind == "dead_letters" else named.get(kind, "-")
-        place = None if uri in (before, "-") else _place_in(uri)
+        before = named.get(kind, "-")
+        place = None if kind == "dead_letters" or sinks.shown(uri) in (before, "-") else _place_in(uri)
         if place is not None and (before == "-" or not _may_be_moved(place, sinks_then.get(kind))):
             raise CannotRun(
                 4,
-                f"{uri}: exists already, and the job's last run did not write it: give that run's output, another path, "
-                "or --fresh to start over and replace it",
+                f"{sinks.shown(uri)}: exists already, and the job's last run did not write it: give that run's output, "
+                "another path, or --fresh to start over and replace it",
             )
 
 
@@ -446,7 +447,7 @@ def _check_distinct(outputs: Mapping[str, str]) -> None:
             continue
         first = owners.setdefault(_output_identity(uri), kind)
         if first != kind:
-            raise CannotRun(2, f"--{kind} {uri}: --{first} goes there too: give each output a place of its own")
+            raise CannotRun(2, f"--{kind} {sinks.shown(uri)}: --{first} goes there too: give each output a place of its own")
 
 
 def _output_identity(uri: str) -> object:

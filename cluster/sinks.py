@@ -89,6 +89,15 @@ def open_sink(uri: str, *, resume: bool) -> Sink:
     return StreamSink(*_stream_of(uri), resume=resume)
 
 
+def shown(uri: str) -> str:
+    """An output's name for people and manifests: a URL without its passwords. Two of the same output are equal."""
+    if _scheme(uri) is None:
+        return uri
+    from cluster.stores import redis
+
+    return redis.shown(uri)
+
+
 def discard(uri: str) -> None:
     """Remove an output of an earlier run, if there is one. Raises SinkFailed when it holds anything but our records."""
     if uri == "-":
@@ -436,8 +445,6 @@ class StreamSink(Sink):
         return SinkFailed(f"{self._name()}: entry {entry_id} {what}: give a stream that nobody else writes")
 
     def _name(self) -> str:
-        from cluster.stores.redis import shown
-
         return f"{shown(self._url)}: stream {self._stream}"
 
 
@@ -476,15 +483,13 @@ def _stream_of(uri: str) -> tuple[str, str]:
     names = [value for name, value in query if name == "stream"]
     url = urlunsplit(parts._replace(query=urlencode([pair for pair in query if pair[0] != "stream"])))
     if len(names) != 1 or not names[0]:
-        from cluster.stores.redis import shown
-
         raise SinkFailed(f"{shown(url)}: which stream? give redis://host:port/db?stream=NAME")
     return url, names[0]
 
 
 def _connect(url: str) -> Client:
     """A client; this is where the redis package is imported, if it has not been."""
-    from cluster.stores.redis import connect, shown
+    from cluster.stores.redis import connect
 
     try:
         return connect(url)

@@ -26,6 +26,7 @@ from cluster.sinks import (
     discard,
     open_sink,
     reserved,
+    shown,
 )
 from cluster.stores.redis import connect
 
@@ -250,6 +251,12 @@ def test_what_no_run_wrote_is_not_said_to_be_replaced_by_fresh(path: Path) -> No
 
     with pytest.raises(OutputExists, match=r"exists already, and is no output of a run: give another path$"):
         open_sink(str(path), resume=False)
+
+
+def test_an_output_has_a_name_without_its_passwords() -> None:
+    assert shown("redis://user:secret@host:1/2?stream=s") == "redis://user:***@host:1/2?stream=s"
+    assert shown("/some/file@place:x") == "/some/file@place:x"
+    assert shown("-") == "-"
 
 
 def test_two_runs_that_begin_together_on_one_file_are_told_apart(path: Path) -> None:

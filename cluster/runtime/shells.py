@@ -41,7 +41,7 @@ from cluster.core.messages import (
 from cluster.core.poison import Cells
 from cluster.core.shard import Shard
 from cluster.runtime.job import KINDS, Failure, JobSpec, Status
-from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink
+from cluster.sinks import OutputExists, Sink, SinkFailed, open_sink, shown
 from cluster.sources import InputUnreadable, Reader, SourceChanged, check_unchanged
 from cluster.stores import BlobMissing, Fenced, Store, StoreUnreachable, open_store
 from rules.logtypes import LogType
@@ -234,6 +234,7 @@ class CoordinatorShell:
         self._machine = Coordinator(spec.coordinator_config(), spec.partitions, spec.progress)
         self._store = open_store(spec.store_url)
         self._sinks: dict[str, Sink] = {}
+        self._shown = {kind: shown(uri) for kind, uri in spec.outputs.items()}
         self._lines: dict[str, list[bytes]] = {}
         self._finish: Finish | None = None
         self._told: list[TellState] = []
@@ -323,8 +324,7 @@ class CoordinatorShell:
         for sink in self._sinks.values():
             sink.flush()
         try:
-            outputs = {"sinks": self._places(), "outputs": self._spec.outputs}
-            manifest = snapshot.encode_manifest({**effect.manifest, **outputs})
+            manifest = snapshot.encode_manifest({**effect.manifest, "sinks": self._places(), "outputs": self._shown})
             self._store.commit(self._spec.fence, effect.epoch, manifest, effect.blobs)
             self._store.free_blobs(self._spec.fence, self._blobs_in_use())
         except StoreUnreachable as error:
@@ -336,7 +336,7 @@ class CoordinatorShell:
     def _places(self) -> dict[str, Any]:
         """kind -> what its output holds for certain; a resumed run refuses an output that holds less."""
         places = {kind: sink.progress() for kind, sink in self._sinks.items()}
-        return {kind: {"uri": self._spec.outputs[kind], "place": place} for kind, place in places.items() if place}
+        return {kind: {"uri": self._shown[kind], "place": place} for kind, place in places.items() if place}
 
     def _blobs_in_use(self) -> set[str]:
         named: set[str] = set()
