@@ -360,7 +360,6 @@ class StdoutSink(Sink):
         """Standard output is not ours to close."""
 
 
-
 # --- Redis streams -------------------------------------------------------------------------------------------------
 
 

@@ -118,7 +118,6 @@ class Watch:
                     ended.append(Ended(each.name, each.hang(self._limit_s) if timed_out else None))
         return ended
 
-
     def in_hand(self) -> Hang | None:
         """What a process that is gone was evaluating, if it was: perhaps that ended it. It is told once."""
         gone = [each for each in self._watched if each.is_gone()]

@@ -230,6 +230,19 @@ def go(
     return driver_run(options, Config(), runtime, Display({}, live=False, human_alerts=None))
 
 
+def about_to_start(logs: Path, into: Path) -> JobSpec:
+    """What a runtime is given; nothing is started."""
+    seen: list[JobSpec] = []
+
+    def starting(spec: JobSpec) -> LocalRuntime:
+        seen.append(spec)
+        raise Crash
+
+    with pytest.raises(Crash):
+        go(logs, into, in_directory(into / "store"), starting)
+    return seen[0]
+
+
 def after_checkpoints(number: int, then: Callable[[], None]) -> Callable[[JobSpec], LocalRuntime]:
     """A runtime that does something, once, when so many checkpoints are there."""
     done: list[bool] = []

@@ -24,7 +24,17 @@ from cluster.runtime.local import LocalRuntime
 from cluster.runtime.shells import ShardShell
 from cluster.sources import SourceChanged
 from cluster.stores import Fenced, Store, StoreUnreachable
-from tests.test_checkpoints import Crash, Kept, after_checkpoints, go, in_directory, in_redis, raising, same
+from tests.test_checkpoints import (
+    Crash,
+    Kept,
+    about_to_start,
+    after_checkpoints,
+    go,
+    in_directory,
+    in_redis,
+    raising,
+    same,
+)
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -285,17 +295,9 @@ def test_a_full_server_has_no_half_of_a_checkpoint(serve: Callable[..., Server])
 
 
 def test_a_shard_that_sees_another_store_or_other_inputs_does_not_start(logs: Path, tmp_path: Path) -> None:
-    seen: list[JobSpec] = []
-
-    def starting(spec: JobSpec) -> LocalRuntime:
-        seen.append(spec)
-        raise Crash
-
     copy = tmp_path / "logs"
     shutil.copytree(logs, copy)
-    with pytest.raises(Crash):
-        go(copy, tmp_path, in_directory(tmp_path / "store"), starting)
-    (spec,) = seen
+    spec = about_to_start(copy, tmp_path)
     ShardShell(spec, 0, lambda job: job(lambda: None), unwatched())
 
     with pytest.raises(StoreUnreachable, match=r"sees another store .* use a directory that all machines share"):

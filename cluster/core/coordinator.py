@@ -255,12 +255,11 @@ class Coordinator:
         self._mean_bytes = _FIRST_MEAN_BYTES
         self._shares = Shares()
         self._pace = 1.0 if config.epoch_events else _AT_FIRST
-        """Which part of its usual length the next epoch has."""
+        """How long an epoch is in comparison to what is usual."""
         self._rate: float | None = None
         """Events per second, skipped ones included, while there was more to do than could be done."""
         self._busy_since: tuple[float, int] | None = None
         """(when that was looked at last, the events since)"""
-        """How long an epoch is in comparison to what is usual."""
         self._now_s: float | None = None
         self._checkpointed_at_s: float | None = None
         self._checkpoint: _Checkpoint | None = None

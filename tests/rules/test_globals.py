@@ -487,6 +487,12 @@ def test_a_module_whose_functions_only_read_pays_nothing(before: str, expression
     assert not make_rule(f"{before}\ndef rule(event): return {expression}").changes_globals
 
 
+def files_of(source: str) -> dict[str, bytes]:
+    """A pack of one rule."""
+    spec = b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n"
+    return {"r.py": source.encode(), "r.yml": spec}
+
+
 @pytest.mark.parametrize(
     ("made", "kind"),
     [
@@ -499,36 +505,29 @@ def test_a_module_whose_functions_only_read_pays_nothing(before: str, expression
 def test_an_iterator_that_outlives_an_evaluation_is_refused_with_its_place(made: str, kind: str) -> None:
     """Found by attack: with a key from itertools.cycle, results depended on the number of shards."""
     source = f"{made}\ndef rule(event):\n    return next(SEEN[0] if isinstance(SEEN, list) else SEEN) == 1\n"
-    files = {
-        "r.py": source.encode(),
-        "r.yml": b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n",
-    }
+    files = files_of(source)
     with pytest.raises(InvalidPack, match=rf"r.py:{made.count(chr(10)) + 1}: SEEN is an iterator \({kind}\)"):
         load_pack(files)
 
 
 def test_the_next_of_an_iterator_is_an_iterator() -> None:
-    files = {
-        "r.py": b"import itertools\nturn = itertools.count().__next__\ndef rule(event):\n    return turn() == 1\n",
-        "r.yml": b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n",
-    }
+    files = files_of("import itertools\nturn = itertools.count().__next__\ndef rule(event):\n    return turn() == 1\n")
     with pytest.raises(InvalidPack, match=r"r.py:2: turn is an iterator \(count\)"):
         load_pack(files)
 
 
 def test_a_cache_of_the_library_stays_as_it_is() -> None:
     assert not make_rule("from re import _compile\ndef rule(event): return _compile is None").changes_globals
-    rule = make_rule("from linecache import getlines\nfrom fnmatch import _compile_pattern as known\n"
-                     "known('a*')\ndef rule(event): return known.cache_info().currsize > 0\n")  # fmt: skip
+    rule = make_rule(
+        "from fnmatch import _compile_pattern as known\nknown('a*')\n"
+        "def rule(event): return known.cache_info().currsize > 0\n"
+    )
 
     assert Runner().run(rule).match is not None
 
 
 def test_an_iterator_that_no_function_uses_is_nobody_s_business() -> None:
-    files = {
-        "r.py": b"lines = iter('ab')\nFIRST = next(lines)\ndef rule(event):\n    return FIRST == 'a'\n",
-        "r.yml": b"AnalysisType: rule\nRuleID: R\nFilename: r.py\nEnabled: true\nLogTypes: [T]\nSeverity: Low\n",
-    }
+    files = files_of("lines = iter('ab')\nFIRST = next(lines)\ndef rule(event):\n    return FIRST == 'a'\n")
 
     assert len(load_pack(files).rules) == 1
 
