@@ -6,8 +6,8 @@ first. So its reader looks at what is there now, and then for what was kept, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Generic, TypeVar
 from weakref import ReferenceType, ref
 
@@ -65,6 +65,47 @@ class Capture(Generic[K, V]):
             pairs = [pair for pair in zip(keys, values, strict=True) if self._wanted(pair[1])]
             return [key for key, _ in pairs], [value for _, value in pairs]
         return keys, values
+
+
+class Joint(Generic[K, V]):
+    """Several captures of one moment as one."""
+
+    def __init__(self, parts: Sequence[Capture[K, V]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        """How many keys were captured, wanted or not."""
+        return sum(map(len, self._parts))
+
+    def slices(self, count: int) -> Iterator[tuple[list[K], list[V]]]:
+        """See Capture; up to twice as many at a time."""
+        keys: list[K] = []
+        values: list[V] = []
+        for part in self._parts:
+            for more_keys, more_values in part.slices(count):
+                keys += more_keys
+                values += more_values
+                if len(keys) >= count:
+                    yield keys, values
+                    keys, values = [], []
+        if keys:
+            yield keys, values
+
+
+class Together(Collection[K]):
+    """Several collections as one, without a copy. None of them shares anything with another."""
+
+    def __init__(self, parts: Sequence[Collection[K]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[K]:
+        return chain.from_iterable(self._parts)
+
+    def __contains__(self, item: object) -> bool:
+        return any(item in part for part in self._parts)
 
 
 class Captures(Generic[K, V]):

@@ -1,9 +1,8 @@
 """State: the keys of one shard (or one test), each with a counter, a string set and a dictionary under one expiry.
 
 What the caching helpers mean is here; the helpers themselves only find the state that is theirs. Nothing here reads a
-clock: whoever evaluates sets `clock_s`. Values are immutable and the columns are parallel dicts that share their key
-strings: that is compact, makes a before-image or a snapshot row a handful of references, and lets nothing handed to a
-rule alias what is stored.
+clock: whoever evaluates sets `clock_s`. Values are immutable and stand in columns (segment.py): that is compact, makes a
+before-image or a snapshot row a handful of references, and lets nothing handed to a rule alias what is stored.
 """
 
 from __future__ import annotations
@@ -12,10 +11,12 @@ import heapq
 import json
 import reprlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
-from rules.capture import Capture, Captures
+from rules.capture import Joint, Together
+from rules.segment import SLOTS, UNKNOWN, Image, Segment, segments
 
 NEW_KEY_TTL_S = 90 * 86_400
 """What a new key gets when its writer names no expiry: the public helpers' default."""
@@ -33,13 +34,9 @@ _REMEMBERED_MEMBERS = (8, 4096)
 _REMEMBERED_SETS = 256
 """Which sets are remembered as sets, by their size, and how many: some 75 MB at the very worst."""
 
+_MASK = SLOTS - 1
+
 _LEAST, _MOST = -(2**63), 2**63 - 1  # counters and expiries are 64 bits wide in a snapshot
-
-Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
-"""All that is stored under a key, in the order of Row's fields; the last is None when the key is unknown."""
-
-_UNKNOWN: Image = (None, None, None, None)
-"""One for all: new keys are many, and wait for the next snapshot with it."""
 
 Fields = tuple[str, int | None, tuple[str, ...] | None, str | None, int | None]
 """A Row's, in their order."""
@@ -88,17 +85,8 @@ class State:
     def __init__(self, max_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self.clock_s = 0.0
         """The clock of the evaluation that runs (DESIGN 5). It may go back, but never to before a freed horizon."""
-        self.dirty: dict[str, Image] = {}
-        """The keys that may have changed since take_dirty(), with what was stored under them then."""
-        self._taken: dict[str, Image] = {}
-        """The same from settle() to take_dirty()."""
-        self._captures: Captures[str, Image] = Captures()
+        self._segments, self._slots = segments()
         self._max_value_bytes = max_value_bytes
-        self._counters: dict[str, int] = {}
-        self._sets: dict[str, tuple[str, ...]] = {}
-        self._dictionaries: dict[str, str] = {}
-        self.expiries: dict[str, int] = {}
-        """In seconds since 1970. Every key is here, one that only waits for its first value included. Not to be changed."""
         self._visits: deque[str] = deque()
         """Every key again, in the order in which free() looks at them. May also name keys that are gone."""
         self.new_keys: list[str] | None = None
@@ -112,29 +100,37 @@ class State:
 
     def __len__(self) -> int:
         """How many keys are stored: the live, and the expired that free() has not met yet."""
-        return len(self.expiries)
+        return sum(len(segment.expiries) for segment in self._segments)
+
+    def has(self, key: str) -> bool:
+        """It is stored, be it expired."""
+        return key in self._slots[hash(key) & _MASK].expiries
 
     # --- counters ------------------------------------------------------------------------------------------------
 
     def get_counter(self, key: str) -> int:
-        return self._counters.get(key, 0) if self._is_live(key) else 0
+        segment = self._live(key)
+        return 0 if segment is None else segment.counters.get(key, 0)
 
     def increment_counter(self, key: str, val: int = 1, epoch_seconds: object = None) -> int:
         """Returns the new count."""
         if type(val) is not int:
             raise TypeError(f"{_at('increment_counter', key)}: val {_shown(val)} is no int: count whole numbers")
-        count = (self._counters.get(key, 0) if self._is_live(key) else 0) + val
+        segment = self._slots[hash(key) & _MASK]
+        before_s = segment.expiries.get(key)
+        count = val if before_s is None or before_s <= self.clock_s else segment.counters.get(key, 0) + val
         if not _LEAST <= count <= _MOST:
             raise ValueError(f"{_at('increment_counter', key)}: {count} is beyond 64 bits: reset the counter in time")
-        self._write("increment_counter", key, epoch_seconds)
-        self._counters[key] = count
+        self._write_known("increment_counter", segment, key, before_s, epoch_seconds)
+        segment.counters[key] = count
         return count
 
     def reset_counter(self, key: str) -> None:
         """The key keeps its expiry."""
-        if self._is_live(key) and key in self._counters:
-            self._write("reset_counter", key)
-            del self._counters[key]
+        segment = self._live(key)
+        if segment is not None and key in segment.counters:
+            self._write("reset_counter", segment, key)
+            del segment.counters[key]
 
     # --- string sets ---------------------------------------------------------------------------------------------
 
@@ -148,9 +144,10 @@ class State:
             self.reset_string_set(key)
             return set()
         self._check_size("put_string_set", key, members)
-        self._write("put_string_set", key, epoch_seconds)
-        self._drop_values(key)
-        self._sets[key] = members
+        segment = self._slots[hash(key) & _MASK]
+        self._write("put_string_set", segment, key, epoch_seconds)
+        segment.drop_values(key)
+        segment.sets[key] = members
         return set(members)
 
     def add_to_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: object = None) -> set[str]:
@@ -164,8 +161,9 @@ class State:
         members = before + new
         if new:
             self._check_size("add_to_string_set", key, members)
-        self._write("add_to_string_set", key, epoch_seconds)
-        self._sets[key] = members
+        segment = self._slots[hash(key) & _MASK]
+        self._write("add_to_string_set", segment, key, epoch_seconds)
+        segment.sets[key] = members
         return self._handed_out(key, members) if new else known
 
     def remove_from_string_set(self, key: str, val: str | Iterable[str], epoch_seconds: object = None) -> set[str]:
@@ -175,18 +173,20 @@ class State:
         if not removed or not before:
             return set(before)
         left = tuple(member for member in before if member not in removed)
-        self._write("remove_from_string_set", key, epoch_seconds)
+        segment = self._slots[hash(key) & _MASK]
+        self._write("remove_from_string_set", segment, key, epoch_seconds)
         if left:
-            self._sets[key] = left
+            segment.sets[key] = left
         else:
-            del self._sets[key]
+            del segment.sets[key]
         return set(left)
 
     def reset_string_set(self, key: str) -> None:
         """The key keeps its expiry."""
-        if self._members(key):
-            self._write("reset_string_set", key)
-            del self._sets[key]
+        segment = self._live(key)
+        if segment is not None and key in segment.sets:
+            self._write("reset_string_set", segment, key)
+            del segment.sets[key]
 
     def _handed_out(self, key: str, members: tuple[str, ...]) -> set[str]:
         """A set of its own for the rule. What it iterates in depends on `members` alone, remembered or not.
@@ -203,7 +203,8 @@ class State:
         return remembered[1].copy()
 
     def _members(self, key: str) -> tuple[str, ...]:
-        return self._sets.get(key, ()) if self._is_live(key) else ()
+        segment = self._live(key)
+        return () if segment is None else segment.sets.get(key, ())
 
     def _check_size(self, helper: str, key: str, members: tuple[str, ...]) -> None:
         self._check_value_bytes(helper, key, _utf8_bytes(helper, key, "".join(members)))
@@ -212,7 +213,8 @@ class State:
 
     def get_dictionary(self, key: str) -> dict[str, Any]:
         """A fresh copy, as JSON gives it back: keys are text, tuples have become lists."""
-        text = self._dictionaries.get(key) if self._is_live(key) else None
+        segment = self._live(key)
+        text = None if segment is None else segment.dictionaries.get(key)
         return {} if text is None else json.loads(text)
 
     def put_dictionary(self, key: str, val: Mapping[Any, Any], epoch_seconds: object = None) -> None:
@@ -227,9 +229,10 @@ class State:
                 f"{_at('put_dictionary', key)}: not JSON: {error}: keep only text, numbers, lists and dicts"
             ) from None
         self._check_value_bytes("put_dictionary", key, len(text))
-        self._write("put_dictionary", key, epoch_seconds)
-        self._drop_values(key)
-        self._dictionaries[key] = text
+        segment = self._slots[hash(key) & _MASK]
+        self._write("put_dictionary", segment, key, epoch_seconds)
+        segment.drop_values(key)
+        segment.dictionaries[key] = text
 
     def _check_value_bytes(self, helper: str, key: str, size_bytes: int) -> None:
         if size_bytes > self._max_value_bytes:
@@ -242,31 +245,39 @@ class State:
 
     def set_key_expiration(self, key: str, epoch_seconds: object) -> None:
         """On an absent key the expiry waits for the first value."""
-        self._write("set_key_expiration", key, epoch_seconds)
+        self._write("set_key_expiration", self._slots[hash(key) & _MASK], key, epoch_seconds)
 
-    def _is_live(self, key: str) -> bool:
-        expiry_s = self.expiries.get(key)
-        return expiry_s is not None and expiry_s > self.clock_s
+    def _live(self, key: str) -> Segment | None:
+        """The segment of a key that is live."""
+        segment = self._slots[hash(key) & _MASK]
+        expiry_s = segment.expiries.get(key)
+        return segment if expiry_s is not None and expiry_s > self.clock_s else None
 
-    def _write(self, helper: str, key: str, epoch_seconds: object = None) -> None:
+    def _write(self, helper: str, segment: Segment, key: str, epoch_seconds: object = None) -> None:
         """What every write does beside setting its value: check and set the expiry, start afresh what has expired."""
-        before_s = self.expiries.get(key)
+        self._write_known(helper, segment, key, segment.expiries.get(key), epoch_seconds)
+
+    def _write_known(
+        self, helper: str, segment: Segment, key: str, before_s: int | None, epoch_seconds: object
+    ) -> None:
+        """The same, by who has looked at its expiry already."""
         live = before_s is not None and before_s > self.clock_s
         after_s = before_s if live and epoch_seconds is None else self._expiry_s(helper, key, epoch_seconds)
         assert after_s is not None
+        dirty = segment.dirty
         if key not in self._images:
-            image = self._images[key] = self._image(key)
+            image = self._images[key] = UNKNOWN if before_s is None else segment.image(key)
             if self._epoch_images is not None:
                 self._epoch_images.setdefault(key, image)
-            if key not in self.dirty:
-                self.dirty[key] = image
-        elif key not in self.dirty:  # someone has taken what the evaluation wrote before
-            self.dirty[key] = self._image(key)
-        self.expiries[key] = after_s
+            if key not in dirty:
+                dirty[key] = image
+        elif key not in dirty:  # someone has taken what the evaluation wrote before
+            dirty[key] = segment.image(key)
+        segment.expiries[key] = after_s
         if before_s is None:
             self._add(key)
         elif not live:
-            self._drop_values(key)
+            segment.drop_values(key)
 
     def _expiry_s(self, helper: str, key: str, epoch_seconds: object) -> int:
         if epoch_seconds is None:
@@ -281,11 +292,6 @@ class State:
         if not _LEAST <= expiry_s <= _MOST:
             raise ValueError(_no_expiry(helper, key, epoch_seconds))
         return expiry_s
-
-    def _drop_values(self, key: str) -> None:
-        self._counters.pop(key, None)
-        self._sets.pop(key, None)
-        self._dictionaries.pop(key, None)
 
     def _add(self, key: str) -> None:
         """What a key needs that was not there."""
@@ -303,9 +309,10 @@ class State:
     def undo(self) -> None:
         """Give every key written since begin() what it had then."""
         for key, image in self._images.items():
-            if key not in self.dirty:  # someone has taken the undone row already
-                self.dirty[key] = self._image(key)
-            self._store(key, image)
+            segment = self._slots[hash(key) & _MASK]
+            if key not in segment.dirty:  # someone has taken the undone row already
+                segment.dirty[key] = segment.image(key)
+            segment.store(key, image)
             if image[-1] is None:
                 self._visits.pop()  # the evaluation's new keys are the last that were appended
         self._images = {}
@@ -324,50 +331,26 @@ class State:
         return Row(key, *(self._epoch_images.get(key) or self._image(key)))
 
     def _image(self, key: str) -> Image:
-        expiry_s = self.expiries.get(key)
-        if expiry_s is None:
-            return _UNKNOWN
-        return self._counters.get(key), self._sets.get(key), self._dictionaries.get(key), expiry_s
-
-    def _store(self, key: str, image: Image) -> None:
-        counter, members, dictionary, expiry_s = image
-        self._drop_values(key)
-        if expiry_s is None:
-            self.expiries.pop(key, None)
-            return
-        self.expiries[key] = expiry_s
-        if counter is not None:
-            self._counters[key] = counter
-        if members is not None:
-            self._sets[key] = members
-        if dictionary is not None:
-            self._dictionaries[key] = dictionary
+        return self._slots[hash(key) & _MASK].image(key)
 
     # --- snapshots and freeing, between evaluations --------------------------------------------------------------
 
     def take_dirty(self) -> Collection[str]:
         """The keys that may have changed since the last call, in no particular order. At no cost, however many there are."""
-        taken = self.dirty
-        self._taken = {**taken, **self._taken} if self._taken else taken
-        self.dirty = {}
-        self._captures.go_on_in(self.dirty)
-        return taken.keys()
+        return Together([segment.take_dirty() for segment in self._segments])
 
-    def capture_dirty(self) -> Capture[str, Image]:
+    def capture_dirty(self) -> Joint[str, Image]:
         """take_dirty(), with what is stored under these keys now."""
-        return self._captured(self.take_dirty(), None)
+        return Joint([segment.capture_dirty() for segment in self._segments])
 
-    def capture_all(self, horizon_s: float) -> Capture[str, Image]:
+    def capture_all(self, horizon_s: float) -> Joint[str, Image]:
         """What rows() gives now, for a snapshot that needs no earlier one: nothing is dirty then."""
-        self.take_dirty()
-        return self._captured(list(self.expiries), lambda image: image[-1] is not None and image[-1] > horizon_s)
-
-    def _captured(self, keys: Collection[str], wanted: Callable[[Image], bool] | None) -> Capture[str, Image]:
-        return self._captures.add(Capture(keys, self._image, self.dirty, wanted))
+        return Joint([segment.capture_all(horizon_s) for segment in self._segments])
 
     def settle(self) -> None:
         """What take_dirty() gave last is safe: roll_back() need not go back any further."""
-        self._taken = {}
+        for segment in self._segments:
+            segment.taken = {}
 
     def roll_back(self, to_settled: bool) -> None:
         """Store again what was stored at the last take_dirty(); or at the one before the last settle(), the very start without.
@@ -375,74 +358,82 @@ class State:
         Nothing is dirty then, and that is where a later roll_back() comes to at most.
         """
         self.begin()
-        images = {**self.dirty, **self._taken} if to_settled else self.dirty
-        for key, image in images.items():
-            self._store(key, image)
-        self._visits = deque(self.expiries)
-        self.dirty, self._taken = {}, {}
-        self._captures.forget()  # they were of a life that is over
+        for segment in self._segments:
+            segment.roll_back(to_settled)
+        self._visits = deque(chain.from_iterable(self.keys()))
 
-    def keys(self) -> list[str]:
-        """All keys, the expired ones that free() has not met yet included."""
-        return list(self.expiries)
+    def keys(self) -> Iterator[list[str]]:
+        """All keys, in portions of some thousand, each as it is when it is asked for; the expired ones that free() has not met
+        yet included."""
+        for segment in self._segments:
+            yield list(segment.expiries)
 
-    def let_go(self, keys: Collection[str]) -> None:
+    def let_go(self, keys: Iterable[str]) -> None:
         """Another shard has these keys from now on. That makes none of them dirty."""
         self.begin()
-        self._captures.keep(keys, self._image)
-        for table in (self.dirty, self.expiries, self._counters, self._sets, self._dictionaries):
-            if table:
-                for key in keys:
-                    table.pop(key, None)
+        for key in keys:
+            self._slots[hash(key) & _MASK].let_go(key)
 
-    def take_over(self, rows: Sequence[Row]) -> None:
+    def take_over(self, rows: Iterable[Row]) -> None:
         """put() for keys that another shard has let go, none of them a tombstone: twice as fast where they are new here."""
         self.begin()
-        keys = [row.key for row in rows]
-        images = dict.fromkeys(keys, _UNKNOWN)
-        if len(images) < len(keys) or not self.expiries.keys().isdisjoint(keys) or not self.dirty.keys().isdisjoint(keys):
-            self.put(rows)
-            return
-        self.dirty.update(images)
-        self._visits.extend(keys)
+        slots = self._slots
+        new: list[str] = []
+        for row in rows:
+            key, counter, members, dictionary, expiry_s = row
+            segment = slots[hash(key) & _MASK]
+            expiries, dirty = segment.expiries, segment.dirty
+            if expiry_s is None or key in expiries or key in dirty:
+                self.put((row,))
+                continue
+            dirty[key] = UNKNOWN
+            expiries[key] = expiry_s
+            new.append(key)
+            if counter is not None:
+                segment.counters[key] = counter
+            if members is not None:
+                segment.sets[key] = members
+            if dictionary is not None:
+                segment.dictionaries[key] = dictionary
+        self._visits.extend(new)
         if self.new_keys is not None:
-            self.new_keys += keys
-        self.expiries.update({row.key: row.expiry_s for row in rows if row.expiry_s is not None})
-        self._counters.update({row.key: row.counter for row in rows if row.counter is not None})
-        self._sets.update({row.key: row.members for row in rows if row.members is not None})
-        self._dictionaries.update({row.key: row.dictionary for row in rows if row.dictionary is not None})
+            self.new_keys += new
 
     def row(self, key: str) -> Row:
         """What is stored under the key, expired or not; a tombstone if nothing is."""
         return Row(key, *self._image(key))
 
     def rows(self, horizon_s: float) -> Iterator[Row]:
-        """The keys that expire after the horizon, oldest first. Do not write while you iterate.
+        """The keys that expire after the horizon, in no particular order. Do not write while you iterate.
 
         With the horizon W - lateness, which no clock to come lies before, these are the final state (DESIGN 11.18).
         """
-        for key, expiry_s in self.expiries.items():
-            if expiry_s > horizon_s:
-                yield self.row(key)
+        for segment in self._segments:
+            for key, expiry_s in segment.expiries.items():
+                if expiry_s > horizon_s:
+                    yield Row(key, *segment.image(key))
 
     def first(self, prefix: str, limit: int, horizon_s: float) -> tuple[list[Row], int]:
         """Of the keys that begin with `prefix` and expire after the horizon the first `limit` in order, and their number."""
-        found = [key for key, expiry_s in self.expiries.items() if expiry_s > horizon_s and key.startswith(prefix)]
+        expiries = chain.from_iterable(segment.expiries.items() for segment in self._segments)
+        found = [key for key, expiry_s in expiries if expiry_s > horizon_s and key.startswith(prefix)]
         return [self.row(key) for key in heapq.nsmallest(limit, found)], len(found)
 
     def put(self, rows: Collection[Row]) -> None:
         """Store rows in place of what their keys hold; a write like any other."""
         self.begin()
-        self._captures.keep([row.key for row in rows], self._image)
         for row in rows:
-            if row.key not in self.dirty:
-                self.dirty[row.key] = self._image(row.key)
+            segment = self._slots[hash(row.key) & _MASK]
+            segment.captures.keep((row.key,), segment.image)
+            if row.key not in segment.dirty:
+                segment.dirty[row.key] = segment.image(row.key)
         self._place(rows)
 
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
-        self._captures.keep((row.key,), self._image)
+        segment = self._slots[hash(row.key) & _MASK]
+        segment.captures.keep((row.key,), segment.image)
         self._place((row,))
 
     def restore_all(self, rows: Iterable[Fields]) -> None:
@@ -451,10 +442,12 @@ class State:
         self._place(rows)
 
     def _place(self, rows: Iterable[Fields]) -> None:
-        expiries = self.expiries
+        slots = self._slots
         for key, counter, members, dictionary, expiry_s in rows:
+            segment = slots[hash(key) & _MASK]
+            expiries = segment.expiries
             if key in expiries:
-                self._drop_values(key)
+                segment.drop_values(key)
                 if expiry_s is None:
                     del expiries[key]
             elif expiry_s is not None:
@@ -463,11 +456,11 @@ class State:
                 continue
             expiries[key] = expiry_s
             if counter is not None:
-                self._counters[key] = counter
+                segment.counters[key] = counter
             if members is not None:
-                self._sets[key] = members
+                segment.sets[key] = members
             if dictionary is not None:
-                self._dictionaries[key] = dictionary
+                segment.dictionaries[key] = dictionary
 
     def free(self, horizon_s: float, limit: int) -> int:
         """Look at the next `limit` keys in turn, delete those that expired by the horizon, return how many that were.
@@ -476,32 +469,39 @@ class State:
         horizon. What is deleted becomes dirty, so that the next snapshot has its tombstone.
         """
         self.begin()
+        visits, slots = self._visits, self._slots
         freed = 0
-        for _ in range(min(limit, len(self._visits))):
-            key = self._visits.popleft()
-            expiry_s = self.expiries.get(key)
+        for _ in range(min(limit, len(visits))):
+            key = visits.popleft()
+            segment = slots[hash(key) & _MASK]
+            expiry_s = segment.expiries.get(key)
             if expiry_s is None:
                 continue
             if expiry_s > horizon_s:
-                self._visits.append(key)
+                visits.append(key)
                 continue
-            if key not in self.dirty:
-                self.dirty[key] = self._image(key)
-            self._drop_values(key)
-            del self.expiries[key]
+            if key not in segment.dirty:
+                segment.dirty[key] = segment.image(key)
+            segment.drop_values(key)
+            del segment.expiries[key]
             freed += 1
         return freed
 
     def validate(self) -> None:
         """Raise AssertionError when the columns contradict each other; reads all of them."""
-        columns: tuple[Mapping[str, object], ...] = (self._counters, self._sets, self._dictionaries)
-        for key in (key for column in columns for key in column if key not in self.expiries):
-            raise AssertionError(f"key {key!r} has a value and no expiry")
-        for key, members in self._sets.items():
-            if not members or len(set(members)) < len(members):
-                raise AssertionError(f"key {key!r} stores an empty set, or a member twice: {members}")
-        for key in self.expiries.keys() - set(self._visits):
-            raise AssertionError(f"key {key!r} will never be freed")
+        visits = set(self._visits)
+        for segment in self._segments:
+            columns: tuple[Mapping[str, object], ...] = (segment.counters, segment.sets, segment.dictionaries)
+            for key in (key for column in columns for key in column if key not in segment.expiries):
+                raise AssertionError(f"key {key!r} has a value and no expiry")
+            for key, members in segment.sets.items():
+                if not members or len(set(members)) < len(members):
+                    raise AssertionError(f"key {key!r} stores an empty set, or a member twice: {members}")
+            for key in segment.expiries:
+                if key not in visits:
+                    raise AssertionError(f"key {key!r} will never be freed")
+                if self._slots[hash(key) & _MASK] is not segment:
+                    raise AssertionError(f"key {key!r} stands in another segment than its own")
 
 
 def _one_or_more(helper: str, key: str, val: str | Iterable[str]) -> tuple[str, ...]:

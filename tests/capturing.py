@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from cluster.core import snapshot
 from rules.capture import Capture
-from rules.state import Image, Row
+from rules.segment import Image
+from rules.state import Row
 from rules.windows import WindowKey, WindowRow
 
 

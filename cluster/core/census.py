@@ -38,7 +38,8 @@ class Census:
         self._group_of = key_grouping(len(target))
         self._state = state
         self._windows = windows
-        self._pending_keys = state.keys()
+        self._unread = state.keys()
+        self._pending_keys: list[str] = []
         self._pending_windows = windows.keys()
         state.new_keys = []
         windows.new_keys = []
@@ -61,6 +62,8 @@ class Census:
         Returns the rows that are copied now, by the shard that is to have them, and the groups that are copied by now.
         """
         self._note_written()
+        while len(self._pending_keys) <= sorted_keys and (portion := next(self._unread, None)) is not None:
+            self._pending_keys += portion
         self._sort(self._pending_keys[-sorted_keys:], self._pending_windows[-sorted_keys:])
         del self._pending_keys[-sorted_keys:], self._pending_windows[-sorted_keys:]
         self._sort_new()

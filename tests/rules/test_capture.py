@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from rules.capture import Capture
-from rules.state import Image, Row, State
+from rules.capture import Joint
+from rules.segment import Image
+from rules.state import Row, State
 from rules.windows import Policy, Windows
 
 
-def rows_of(capture: Capture[str, Image], step: int = 7) -> dict[str, Row]:
+def rows_of(capture: Joint[str, Image], step: int = 7) -> dict[str, Row]:
     """What a capture gives, read in slices."""
     found: dict[str, Row] = {}
     for keys, images in capture.slices(step):
@@ -52,7 +53,7 @@ def change(state: State, chance: random.Random) -> None:
 def test_a_capture_is_of_its_moment_whatever_comes_after_it(seed: int) -> None:
     chance = random.Random(seed)
     state = State()
-    taken: list[tuple[Capture[str, Image], dict[str, Row]]] = []
+    taken: list[tuple[Joint[str, Image], dict[str, Row]]] = []
     for _ in range(4):
         for _ in range(chance.randrange(60)):
             change(state, chance)
@@ -60,7 +61,7 @@ def test_a_capture_is_of_its_moment_whatever_comes_after_it(seed: int) -> None:
             expected = {row.key: row for row in state.rows(state.clock_s)}
             taken.append((state.capture_all(state.clock_s), expected))
         else:
-            expected = {key: state.row(key) for key in state.dirty}
+            expected = {key: state.row(key) for segment in state._segments for key in segment.dirty}
             taken.append((state.capture_dirty(), expected))
     for _ in range(chance.randrange(60)):
         change(state, chance)

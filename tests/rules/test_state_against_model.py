@@ -174,7 +174,7 @@ class StateAgainstModel(RuleBasedStateMachine):
         self.model.records, self.stored = deepcopy(records), dict(stored)
         self.taken = self.settled = self.kept()
         self.at_begin = None
-        assert not self.state.dirty
+        assert not any(segment.dirty for segment in self.state._segments)
 
     @rule()
     def snapshot_and_recover(self) -> None:
@@ -183,7 +183,7 @@ class StateAgainstModel(RuleBasedStateMachine):
         for row in self.stored.values():
             recovered.restore(row)
         assert {row.key: row for row in recovered.rows(-math.inf)} == self.rows()
-        assert not recovered.dirty
+        assert not any(segment.dirty for segment in recovered._segments)
         self.taken = self.settled = self.kept()
         recovered.clock_s = self.state.clock_s
         self.state = recovered
