@@ -56,7 +56,7 @@ class Evaluation:
     """What one shard's evaluations share. Not thread-safe, on purpose: a helper called in another thread is refused."""
 
     __slots__ = ("_holds", "_others", "_random", "_refused", "_tell_ended", "_thread", "_unwinding", "ended", "event_time_s",
-                 "foreign", "key", "position", "rule_id", "state", "strayed", "swallowing", "varies")  # fmt: skip
+                 "foreign", "key", "position", "rule_id", "stale", "state", "strayed", "swallowing", "varies")  # fmt: skip
 
     def __init__(
         self,
@@ -70,6 +70,8 @@ class Evaluation:
         """Where helpers read and write; None while probing."""
         self._holds = holds
         """Whether the state holds a key; None where it holds all."""
+        self.stale = False
+        """Some of what is in the state are keys that it does not hold any more."""
         self._thread = get_ident()
         self.event_time_s = 0.0
         """The event's own time: what time.time() gives in rule modules."""
@@ -128,7 +130,7 @@ class Evaluation:
         if state is None:
             self._end()
         # A key that is stored is held: looking for it is what costs least, and what the helper does next.
-        if key not in state.expiries and self._holds is not None and not self._holds(key):
+        if self._holds is not None and (self.stale or not state.has(key)) and not self._holds(key):
             self.foreign = True
             self._end()
         return state

@@ -13,6 +13,7 @@ Only groups that move with an epoch wait for it, and then only for what has chan
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from enum import Enum
 
@@ -122,12 +123,19 @@ class Ownership:
 
 
 def _moved(owners: Owners, target: Owners, ready: Collection[int], limit: int) -> Owners:
-    """`owners` a step nearer to `target` by groups that are ready: no shard gives away or takes more than `limit`."""
+    """`owners` a step nearer to `target` by groups that are ready: no shard gives away or takes more than `limit`.
+
+    Only half of the shards that have any give away: all wait for the slowest, and shards of one machine for each other.
+    """
+    waiting = Counter(owners[group] for group in ready if owners[group] != target[group])
+    givers = {shard for shard, _ in waiting.most_common((len(waiting) + 1) // 2)}
     given: dict[int, int] = {}
     taken: dict[int, int] = {}
     moved = list(owners)
     for group, (owner, to) in enumerate(zip(owners, target, strict=True)):
-        if owner != to and group in ready and given.get(owner, 0) < limit and taken.get(to, 0) < limit:
+        if owner == to or owner not in givers or group not in ready:
+            continue
+        if given.get(owner, 0) < limit and taken.get(to, 0) < limit:
             given[owner] = given.get(owner, 0) + 1
             taken[to] = taken.get(to, 0) + 1
             moved[group] = to

@@ -101,13 +101,14 @@ from cluster.core.poison import (
 )
 from cluster.core.routed import RoutedEvent
 from cluster.core.watermark import NEVER_S, Watermark
-from rules.capture import Capture
+from rules.capture import Joint
 from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, Touched, evaluate, keys_of
 from rules.event import PantherEvent
 from rules.logtypes import LogType
 from rules.pack import Pack
 from rules.rule import Outcome, Rule
-from rules.state import Image, Row, State
+from rules.segment import Image
+from rules.state import Row, State
 from rules.windows import Policy
 
 _NEW = Watermark()
@@ -139,10 +140,11 @@ class ShardConfig:
     """Probe only the rules whose guard an event meets; off, results are the same (errors apart), and slower."""
     use_prefilter: bool = True
     """Do not parse lines that no rule can match; off, dead letters are complete, and all is slower."""
-    sorted_keys: int = 10_000
-    """How many keys an epoch sorts while a rescale is prepared: some 5 to 20 ms."""
+    sorted_keys: int = 5_000
+    """How many keys an epoch sorts while a rescale is prepared: some 3 to 10 ms."""
     copied_keys: int = 1_000
-    """How many keys an epoch copies to their owners to be: 2 to 5 ms here, half as many there."""
+    """How many keys an epoch copies to their owners to be, 2 to 5 ms here, half as many there; and of how many that have moved it
+    lets go."""
 
 
 class _Lender:
@@ -210,7 +212,7 @@ class _Epoch:
     """W at its start."""
     watermark: Watermark | None = None
     """W at its end, once it is executed."""
-    keys: Capture[str, Image] | None = None
+    keys: Joint[str, Image] | None = None
     """Captured when it is resolved, in an epoch with a checkpoint."""
     delta: bool = False
     """`keys` holds only what changed since the snapshot before."""
@@ -285,7 +287,7 @@ class Shard:
         self._census: Census | None = None
         """While a rescale wants groups of this shard."""
         self._gone: list[str] = []
-        """Keys that are another's from the next epoch on, still to be let go: that can wait until they are sent."""
+        """Keys that are another's by now, and still here: nobody asks for them, and to let go of all at once takes its time."""
         self._copies: dict[int, list[Row]] = {}
         """Keys of groups that are to come here, as they were."""
         self._group_of = key_grouping(config.key_groups)
@@ -502,9 +504,6 @@ class Shard:
         given = self._give(epoch)
         if given:
             return [*given, GoOn(GroupsGiven(epoch.cut.epoch))]
-        if self._gone:
-            self.state.let_go(self._gone)
-            self._gone = []
         if len(epoch.routed) < epoch.cut.shards or len(epoch.moved) < len(epoch.takes):
             return []
         self._executed += 1
@@ -534,6 +533,7 @@ class Shard:
             )
             effects.append(Send(to, moved))
             self._count_no_more(groups)
+        self._tell_stale()
         if any(epoch.gives.values()):
             self.kept.moved()
         epoch.gives = {}
@@ -558,6 +558,8 @@ class Shard:
 
     def _take(self, epoch: _Epoch) -> None:
         """Have what moves here with an epoch. The next snapshot holds all of it: those of its former shard count no more."""
+        rescaled = epoch.cut is not None and epoch.cut.target is not None
+        self._let_go(self._config.copied_keys if rescaled and not epoch.takes else None)
         keys = len(self.state)
         for sender, moved in sorted(epoch.moved.items()):
             require(sender in epoch.takes, f"shard {sender} gave groups away unasked")
@@ -581,6 +583,18 @@ class Shard:
             now_s - self._executed_s if self._executed_s else 0.0,
         )
         epoch.moved = {}
+
+    def _let_go(self, limit: int | None = None) -> None:
+        """Of what is gone, of so many keys, or of all: before any of them come back, and before somebody looks at all keys."""
+        if self._gone:
+            start = 0 if limit is None else max(0, len(self._gone) - limit)
+            self.state.let_go(self._gone[start:])
+            del self._gone[start:]
+            self._tell_stale()
+
+    def _tell_stale(self) -> None:
+        """Evaluations must not read what moved away."""
+        self._among_others.stale = bool(self._gone)
 
     def _copy_ahead(self, epoch: _Epoch, cut: EpochCut) -> list[Effect]:
         """Be ready to give away what the target of a rescale wants of this shard."""
@@ -954,6 +968,7 @@ class Shard:
         return [Send(COORDINATOR, self._told(asked.wanted)) for asked in ready]
 
     def _told(self, wanted: StateWanted) -> StateTold:
+        self._let_go()
         horizon_s = self._watermark.w_s - self._config.lateness_s
         if wanted.key is None:
             rows, found = self.state.first(wanted.prefix, wanted.limit, horizon_s)
@@ -976,12 +991,13 @@ class Shard:
         sizes = [stored.size_bytes for stored in self._chain]
         return bool(sizes) and sum(sizes[1:]) <= sizes[0]
 
-    def _capture_keys(self, delta: bool) -> Capture[str, Image]:
+    def _capture_keys(self, delta: bool) -> Joint[str, Image]:
+        self._let_go()
         if delta:
             return self.state.capture_dirty()
         return self.state.capture_all(self._watermark.w_s - self._config.lateness_s)
 
-    def _store_snapshot(self, number: int, keys: Capture[str, Image], delta: bool) -> Effect:
+    def _store_snapshot(self, number: int, keys: Joint[str, Image], delta: bool) -> Effect:
         windows = self.windows.capture_dirty() if delta else self.windows.capture_all()
         kind = "delta" if delta else "base"
         name = f"{self._config.fence:08d}-{number:010d}-{self._config.shard:04d}-{self._config.owner}-{kind}"
@@ -1025,8 +1041,9 @@ class Shard:
             if number > self._executed:
                 require(epoch.watermark is None, f"epoch {number} has a watermark and was not executed")
             require(not epoch.held or number > self._executed + 1, f"what is routed in epoch {number} waits for nothing")
+        gone = set(self._gone)
         for row in self.state.rows(float("-inf")):
-            require(self._owns(row.key), f"key {row.key!r} belongs to another shard")
+            require(self._owns(row.key) or row.key in gone, f"key {row.key!r} belongs to another shard")
         for group in self._copies:
             owner = self._owners[group] if self._owners else None
             require(owner != self._config.shard, f"group {group} is here, and so are copies of its keys")

@@ -295,6 +295,7 @@ BUGS: dict[str, Patch] = {
         Windows, "give_away", lambda original: lambda self, keys: original(self, keys)[:0]
     ),
     "what changes after it was copied is lost": _replaced(Census, "changed", lambda _: lambda self, keys: None),
+    "what moved away is read until it is let go": _replaced(Shard, "_tell_stale", lambda _: lambda self: None),
     "copies are lost": _replaced(Shard, "_keys_copied", lambda _: lambda self, message: []),
     "keys are told as they are when they are asked for": _replaced(
         Shard,
@@ -326,8 +327,8 @@ def _stands(original: Any) -> Any:
 
 def _one_image_less(original: Any) -> Any:
     def roll_back(self: State, to_settled: bool) -> None:
-        if self.dirty:
-            self.dirty.popitem()
+        if dirty := [segment.dirty for segment in self._segments if segment.dirty]:
+            dirty[0].popitem()
         original(self, to_settled)
 
     return roll_back
@@ -353,7 +354,7 @@ def _blindly(original: Any) -> Any:
 def _captured_before(self: Shard, delta: bool) -> Any:
     keys = self.state.take_dirty() if delta else [row.key for row in self.state.rows(float("-inf"))]
     if self.state._epoch_images is None:
-        return Capture(list(keys)[1:], self.state._image, self.state.dirty)
+        return Capture(list(keys)[1:], self.state._image, {})
     images = {key: (self.state._epoch_images.get(key) or self.state._image(key)) for key in keys}
     return Capture(keys, images.__getitem__, {})
 
