@@ -9,6 +9,7 @@ goes with the group itself, as do all its windows.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from cluster.core.errors import require
@@ -43,7 +44,8 @@ class Census:
         self._pending_windows = windows.keys()
         state.new_keys = []
         windows.new_keys = []
-        self._keys: dict[int, list[str]] = {group: [] for group in leaving}
+        self._keys: dict[int, dict[str, None]] = {group: {} for group in leaving}
+        """No lists: the collector of garbage would look through them, while the shard stands still."""
         self._window_keys: dict[int, list[WindowKey]] = {group: [] for group in leaving}
         self._uncopied = sorted(leaving)
         """The first of them is the one that is being copied; the order in which ownership.py moves them."""
@@ -77,7 +79,7 @@ class Census:
             if group not in self._changed:
                 self._changed[group], self._rows[group] = {}, 0
                 self._copied_keys, self._to_copy = 0, len(self._keys[group])
-            keys = self._keys[group][self._copied_keys : min(self._copied_keys + limit, self._to_copy)]
+            keys = list(islice(self._keys[group], self._copied_keys, min(self._copied_keys + limit, self._to_copy)))
             rows = [row for row in map(self._state.row, keys) if row.expiry_s is not None]
             if rows:
                 copies.setdefault(self.target[group], []).extend(rows)
@@ -109,7 +111,7 @@ class Census:
             require(group in self._changed and group not in self._uncopied, f"group {group} moves before all of it is copied")
             changed += self._changed.pop(group)
             copied += self._rows.pop(group)
-            keys |= dict.fromkeys(self._keys.pop(group))
+            keys |= self._keys.pop(group)
             window_keys |= dict.fromkeys(self._window_keys.pop(group))
         keys |= dict.fromkeys(changed)
         return Leaving(list(keys), copied, list(map(self._state.row, changed)), list(window_keys))
@@ -135,7 +137,7 @@ class Census:
         for key in keys:
             found = by_group.get(group_of(key))
             if found is not None:
-                found.append(key)
+                found[key] = None
         for window_key in window_keys:
             windows = windows_by_group.get(window_group(*window_key, groups))
             if windows is not None:

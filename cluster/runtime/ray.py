@@ -138,6 +138,7 @@ class _Actor:
             self._jobs.put((spec.life, number, job))
 
         self._shard = ShardShell(spec, number, background, self._slot.cells, self._rules, kept)
+        spare_the_collector()  # once more: the tables of its state would be looked through when there is something in them
         self._peers = peers
 
     def be_coordinator(self, spec: JobSpec, coordinator: Any, shards: list[Any]) -> None:
@@ -370,7 +371,6 @@ class RayRuntime:
         """Ask the coordinator how far it is; waits `timeout_s` before, so that asking costs nothing."""
         time.sleep(timeout_s)
         self._ping()
-        self._keep_spare()
         self._go_on()
         asked = self._actors[COORDINATOR].poll.remote(time.monotonic())
         status: Status = self._get([asked], _ANSWER_TIMEOUT_S)[0]
@@ -381,6 +381,7 @@ class RayRuntime:
                 del self._pings[number]
                 ray.kill(self._actors[number])
                 self._forget(number)
+            self._keep_spare()
         return status
 
     def _ping(self) -> None:
@@ -439,7 +440,10 @@ class RayRuntime:
     # --- the spare -----------------------------------------------------------------------------------------------
 
     def _keep_spare(self) -> None:
-        """Start one in a run that lasts: here, where a coordinator has to be and a shard may be."""
+        """Start one in a run that lasts: here, where a coordinator has to be and a shard may be.
+
+        Not while the run is rescaled: a process that starts takes a processor for a second, and other shards have to start.
+        """
         if self._spare is None and time.monotonic() - self._begun_s >= SPARE_AFTER_S:
             spare: Any = ray.remote(_SpareActor).options(**_OPTIONS, scheduling_strategy=self._here).remote()
             self._spare = spare, spare.load.remote(self._spec)
