@@ -47,11 +47,18 @@ class Segment:
         return self.counters.get(key), self.sets.get(key), self.dictionaries.get(key), expiry_s
 
     def store(self, key: str, image: Image) -> None:
+        """In place of what is stored; UNKNOWN for nothing."""
         counter, members, dictionary, expiry_s = image
         self.drop_values(key)
         if expiry_s is None:
             self.expiries.pop(key, None)
-            return
+        else:
+            self.fill(key, counter, members, dictionary, expiry_s)
+
+    def fill(
+        self, key: str, counter: int | None, members: tuple[str, ...] | None, dictionary: str | None, expiry_s: int
+    ) -> None:
+        """Store this under a key that has no values."""
         self.expiries[key] = expiry_s
         if counter is not None:
             self.counters[key] = counter
@@ -79,7 +86,10 @@ class Segment:
     def capture_all(self, horizon_s: float) -> Capture[str, Image]:
         self.take_dirty()
         keys = list(self.expiries)
-        wanted = lambda image: image[-1] is not None and image[-1] > horizon_s  # noqa: E731
+
+        def wanted(image: Image) -> bool:
+            return image[-1] is not None and image[-1] > horizon_s
+
         return self.captures.add(Capture(keys, self.image, self.dirty, wanted))
 
     def roll_back(self, to_settled: bool) -> None:

@@ -382,19 +382,12 @@ class State:
         for row in rows:
             key, counter, members, dictionary, expiry_s = row
             segment = slots[hash(key) & _MASK]
-            expiries, dirty = segment.expiries, segment.dirty
-            if expiry_s is None or key in expiries or key in dirty:
+            if expiry_s is None or key in segment.expiries or key in segment.dirty:
                 self.put((row,))
                 continue
-            dirty[key] = UNKNOWN
-            expiries[key] = expiry_s
+            segment.dirty[key] = UNKNOWN
+            segment.fill(key, counter, members, dictionary, expiry_s)
             new.append(key)
-            if counter is not None:
-                segment.counters[key] = counter
-            if members is not None:
-                segment.sets[key] = members
-            if dictionary is not None:
-                segment.dictionaries[key] = dictionary
         self._visits.extend(new)
         if self.new_keys is not None:
             self.new_keys += new
@@ -452,15 +445,8 @@ class State:
                     del expiries[key]
             elif expiry_s is not None:
                 self._add(key)
-            if expiry_s is None:
-                continue
-            expiries[key] = expiry_s
-            if counter is not None:
-                segment.counters[key] = counter
-            if members is not None:
-                segment.sets[key] = members
-            if dictionary is not None:
-                segment.dictionaries[key] = dictionary
+            if expiry_s is not None:
+                segment.fill(key, counter, members, dictionary, expiry_s)
 
     def free(self, horizon_s: float, limit: int) -> int:
         """Look at the next `limit` keys in turn, delete those that expired by the horizon, return how many that were.
