@@ -558,8 +558,9 @@ class Shard:
 
     def _take(self, epoch: _Epoch) -> None:
         """Have what moves here with an epoch. The next snapshot holds all of it: those of its former shard count no more."""
-        rescaled = epoch.cut is not None and epoch.cut.target is not None
-        self._let_go(self._config.copied_keys if rescaled and not epoch.takes else None)
+        assert epoch.cut is not None
+        something_stays = epoch.cut.target is not None and self._config.shard in epoch.cut.owners
+        self._let_go(self._config.copied_keys if something_stays and not epoch.takes else None)
         keys = len(self.state)
         for sender, moved in sorted(epoch.moved.items()):
             require(sender in epoch.takes, f"shard {sender} gave groups away unasked")
