@@ -7,7 +7,7 @@ first. So its reader looks at what is there now, and then for what was kept, in 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Generic, TypeVar
 from weakref import ReferenceType, ref
 
@@ -90,22 +90,6 @@ class Joint(Generic[K, V]):
                     keys, values = [], []
         if keys:
             yield keys, values
-
-
-class Together(Collection[K]):
-    """Several collections as one, without a copy. None of them shares anything with another."""
-
-    def __init__(self, parts: Sequence[Collection[K]]) -> None:
-        self._parts = parts
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    def __iter__(self) -> Iterator[K]:
-        return chain.from_iterable(self._parts)
-
-    def __contains__(self, item: object) -> bool:
-        return any(item in part for part in self._parts)
 
 
 class Captures(Generic[K, V]):

@@ -129,7 +129,7 @@ class Evaluation:
             self._others[key] = None
         if state is None:
             self._end()
-        # A key that is stored is held: looking for it is what costs least, and what the helper does next.
+        # Unless stale, what is stored is held: to look for it costs least, and is what the helper does next.
         if self._holds is not None and (self.stale or not state.has(key)) and not self._holds(key):
             self.foreign = True
             self._end()

@@ -16,11 +16,15 @@ Image = tuple[int | None, tuple[str, ...] | None, str | None, int | None]
 UNKNOWN: Image = (None, None, None, None)
 """One for all: new keys are many, and wait for the next snapshot with it."""
 
-SLOTS = 1024
-"""A power of two: a key's slot is hash(key) & (SLOTS - 1). Nothing that is told depends on it."""
+SLOTS = 1021
+"""A key's slot is hash(key) % SLOTS. A prime: a table looks at the lowest bits of the hash itself, and takes twice as many steps
+where all its keys have them in common. Nothing that is told depends on it."""
 
 _SEGMENTS = 64
 """With a million keys, the largest has 22,000: a table of these is made anew in 1 ms."""
+
+_SEGMENT_OF = tuple(int(_SEGMENTS * math.log2(1 + slot / SLOTS)) for slot in range(SLOTS))
+"""Slot -> segment: the last has twice as many slots as the first."""
 
 
 class Segment:
@@ -73,7 +77,7 @@ class Segment:
         self.dictionaries.pop(key, None)
 
     def take_dirty(self) -> dict[str, Image]:
-        """See State."""
+        """The keys that may have changed since the last call, at no cost, however many there are."""
         taken = self.dirty
         self.taken = {**taken, **self.taken} if self.taken else taken
         self.dirty = {}
@@ -109,6 +113,6 @@ class Segment:
 
 
 def segments() -> tuple[list[Segment], list[Segment]]:
-    """All segments, and for each slot the one that has it: the last has twice as many slots as the first."""
+    """All segments, and for each slot the one that has it."""
     each = [Segment() for _ in range(_SEGMENTS)]
-    return each, [each[int(_SEGMENTS * math.log2(1 + slot / SLOTS))] for slot in range(SLOTS)]
+    return each, [each[segment] for segment in _SEGMENT_OF]

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from rules.capture import Joint, Together
+from rules.capture import Joint
 from rules.segment import SLOTS, UNKNOWN, Image, Segment, segments
 
 NEW_KEY_TTL_S = 90 * 86_400
@@ -33,8 +33,6 @@ MAX_VALUE_BYTES = 400 * 1024
 _REMEMBERED_MEMBERS = (8, 4096)
 _REMEMBERED_SETS = 256
 """Which sets are remembered as sets, by their size, and how many: some 75 MB at the very worst."""
-
-_MASK = SLOTS - 1
 
 _LEAST, _MOST = -(2**63), 2**63 - 1  # counters and expiries are 64 bits wide in a snapshot
 
@@ -104,7 +102,7 @@ class State:
 
     def has(self, key: str) -> bool:
         """It is stored, be it expired."""
-        return key in self._slots[hash(key) & _MASK].expiries
+        return key in self._slots[hash(key) % SLOTS].expiries
 
     # --- counters ------------------------------------------------------------------------------------------------
 
@@ -116,7 +114,7 @@ class State:
         """Returns the new count."""
         if type(val) is not int:
             raise TypeError(f"{_at('increment_counter', key)}: val {_shown(val)} is no int: count whole numbers")
-        segment = self._slots[hash(key) & _MASK]
+        segment = self._slots[hash(key) % SLOTS]
         before_s = segment.expiries.get(key)
         count = val if before_s is None or before_s <= self.clock_s else segment.counters.get(key, 0) + val
         if not _LEAST <= count <= _MOST:
@@ -144,7 +142,7 @@ class State:
             self.reset_string_set(key)
             return set()
         self._check_size("put_string_set", key, members)
-        segment = self._slots[hash(key) & _MASK]
+        segment = self._slots[hash(key) % SLOTS]
         self._write("put_string_set", segment, key, epoch_seconds)
         segment.drop_values(key)
         segment.sets[key] = members
@@ -161,7 +159,7 @@ class State:
         members = before + new
         if new:
             self._check_size("add_to_string_set", key, members)
-        segment = self._slots[hash(key) & _MASK]
+        segment = self._slots[hash(key) % SLOTS]
         self._write("add_to_string_set", segment, key, epoch_seconds)
         segment.sets[key] = members
         return self._handed_out(key, members) if new else known
@@ -173,7 +171,7 @@ class State:
         if not removed or not before:
             return set(before)
         left = tuple(member for member in before if member not in removed)
-        segment = self._slots[hash(key) & _MASK]
+        segment = self._slots[hash(key) % SLOTS]
         self._write("remove_from_string_set", segment, key, epoch_seconds)
         if left:
             segment.sets[key] = left
@@ -229,7 +227,7 @@ class State:
                 f"{_at('put_dictionary', key)}: not JSON: {error}: keep only text, numbers, lists and dicts"
             ) from None
         self._check_value_bytes("put_dictionary", key, len(text))
-        segment = self._slots[hash(key) & _MASK]
+        segment = self._slots[hash(key) % SLOTS]
         self._write("put_dictionary", segment, key, epoch_seconds)
         segment.drop_values(key)
         segment.dictionaries[key] = text
@@ -245,11 +243,11 @@ class State:
 
     def set_key_expiration(self, key: str, epoch_seconds: object) -> None:
         """On an absent key the expiry waits for the first value."""
-        self._write("set_key_expiration", self._slots[hash(key) & _MASK], key, epoch_seconds)
+        self._write("set_key_expiration", self._slots[hash(key) % SLOTS], key, epoch_seconds)
 
     def _live(self, key: str) -> Segment | None:
         """The segment of a key that is live."""
-        segment = self._slots[hash(key) & _MASK]
+        segment = self._slots[hash(key) % SLOTS]
         expiry_s = segment.expiries.get(key)
         return segment if expiry_s is not None and expiry_s > self.clock_s else None
 
@@ -309,7 +307,7 @@ class State:
     def undo(self) -> None:
         """Give every key written since begin() what it had then."""
         for key, image in self._images.items():
-            segment = self._slots[hash(key) & _MASK]
+            segment = self._slots[hash(key) % SLOTS]
             if key not in segment.dirty:  # someone has taken the undone row already
                 segment.dirty[key] = segment.image(key)
             segment.store(key, image)
@@ -331,16 +329,12 @@ class State:
         return Row(key, *(self._epoch_images.get(key) or self._image(key)))
 
     def _image(self, key: str) -> Image:
-        return self._slots[hash(key) & _MASK].image(key)
+        return self._slots[hash(key) % SLOTS].image(key)
 
     # --- snapshots and freeing, between evaluations --------------------------------------------------------------
 
-    def take_dirty(self) -> Collection[str]:
-        """The keys that may have changed since the last call, in no particular order. At no cost, however many there are."""
-        return Together([segment.take_dirty() for segment in self._segments])
-
     def capture_dirty(self) -> Joint[str, Image]:
-        """take_dirty(), with what is stored under these keys now."""
+        """The keys that may have changed since the last capture, with what is stored under them now."""
         return Joint([segment.capture_dirty() for segment in self._segments])
 
     def capture_all(self, horizon_s: float) -> Joint[str, Image]:
@@ -348,12 +342,12 @@ class State:
         return Joint([segment.capture_all(horizon_s) for segment in self._segments])
 
     def settle(self) -> None:
-        """What take_dirty() gave last is safe: roll_back() need not go back any further."""
+        """What was captured last is safe: roll_back() need not go back any further."""
         for segment in self._segments:
             segment.taken = {}
 
     def roll_back(self, to_settled: bool) -> None:
-        """Store again what was stored at the last take_dirty(); or at the one before the last settle(), the very start without.
+        """Store again what was stored at the last capture; or at the one before the last settle(), the very start without.
 
         Nothing is dirty then, and that is where a later roll_back() comes to at most.
         """
@@ -363,8 +357,7 @@ class State:
         self._visits = deque(chain.from_iterable(self.keys()))
 
     def keys(self) -> Iterator[list[str]]:
-        """All keys, in portions of some thousand, each as it is when it is asked for; the expired ones that free() has not met
-        yet included."""
+        """All keys, in 64 portions, each as it is when it is asked for; the expired ones that free() has not met yet included."""
         for segment in self._segments:
             yield list(segment.expiries)
 
@@ -372,7 +365,7 @@ class State:
         """Another shard has these keys from now on. That makes none of them dirty."""
         self.begin()
         for key in keys:
-            self._slots[hash(key) & _MASK].let_go(key)
+            self._slots[hash(key) % SLOTS].let_go(key)
 
     def take_over(self, rows: Iterable[Row]) -> None:
         """put() for keys that another shard has let go, none of them a tombstone: twice as fast where they are new here."""
@@ -381,7 +374,7 @@ class State:
         new: list[str] = []
         for row in rows:
             key, counter, members, dictionary, expiry_s = row
-            segment = slots[hash(key) & _MASK]
+            segment = slots[hash(key) % SLOTS]
             if expiry_s is None or key in segment.expiries or key in segment.dirty:
                 self.put((row,))
                 continue
@@ -416,7 +409,7 @@ class State:
         """Store rows in place of what their keys hold; a write like any other."""
         self.begin()
         for row in rows:
-            segment = self._slots[hash(row.key) & _MASK]
+            segment = self._slots[hash(row.key) % SLOTS]
             segment.captures.keep((row.key,), segment.image)
             if row.key not in segment.dirty:
                 segment.dirty[row.key] = segment.image(row.key)
@@ -425,7 +418,7 @@ class State:
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
-        segment = self._slots[hash(row.key) & _MASK]
+        segment = self._slots[hash(row.key) % SLOTS]
         segment.captures.keep((row.key,), segment.image)
         self._place((row,))
 
@@ -437,7 +430,7 @@ class State:
     def _place(self, rows: Iterable[Fields]) -> None:
         slots = self._slots
         for key, counter, members, dictionary, expiry_s in rows:
-            segment = slots[hash(key) & _MASK]
+            segment = slots[hash(key) % SLOTS]
             expiries = segment.expiries
             if key in expiries:
                 segment.drop_values(key)
@@ -459,7 +452,7 @@ class State:
         freed = 0
         for _ in range(min(limit, len(visits))):
             key = visits.popleft()
-            segment = slots[hash(key) & _MASK]
+            segment = slots[hash(key) % SLOTS]
             expiry_s = segment.expiries.get(key)
             if expiry_s is None:
                 continue
@@ -486,7 +479,7 @@ class State:
             for key in segment.expiries:
                 if key not in visits:
                     raise AssertionError(f"key {key!r} will never be freed")
-                if self._slots[hash(key) & _MASK] is not segment:
+                if self._slots[hash(key) % SLOTS] is not segment:
                     raise AssertionError(f"key {key!r} stands in another segment than its own")
 
 

@@ -9,8 +9,13 @@ from collections.abc import Sequence
 from cluster.core import snapshot
 from rules.capture import Capture
 from rules.segment import Image
-from rules.state import Row
+from rules.state import Row, State
 from rules.windows import WindowKey, WindowRow
+
+
+def take_dirty(state: State) -> list[str]:
+    """The keys that the next snapshot would hold, which is made thereby."""
+    return [key for keys, _ in state.capture_dirty().slices(1_000) for key in keys]
 
 
 def captured(keys: Sequence[Row], windows: Sequence[WindowRow]) -> tuple[snapshot.Keys, snapshot.Opened]:

@@ -9,7 +9,6 @@ goes with the group itself, as do all its windows.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from itertools import islice
 from typing import NamedTuple
 
 from cluster.core.errors import require
@@ -49,10 +48,8 @@ class Census:
         self._window_keys: dict[int, list[WindowKey]] = {group: [] for group in leaving}
         self._uncopied = sorted(leaving)
         """The first of them is the one that is being copied; the order in which ownership.py moves them."""
-        self._copied_keys = 0
-        """How many keys of the first one are."""
-        self._to_copy = 0
-        """How many of them are to be: those that it had when that began. Keys after these are in `_changed`."""
+        self._copying: list[str] = []
+        """What is left of the keys that the first of them had when that began. Keys that it has got since are in `_changed`."""
         self._changed: dict[int, dict[str, None]] = {}
         """The keys of a group that were written since the first of it was copied."""
         self._rows: dict[int, int] = {}
@@ -78,15 +75,15 @@ class Census:
             group = self._uncopied[0]
             if group not in self._changed:
                 self._changed[group], self._rows[group] = {}, 0
-                self._copied_keys, self._to_copy = 0, len(self._keys[group])
-            keys = list(islice(self._keys[group], self._copied_keys, min(self._copied_keys + limit, self._to_copy)))
+                self._copying = list(self._keys[group])
+            keys = self._copying[:limit]
+            del self._copying[:limit]
             rows = [row for row in map(self._state.row, keys) if row.expiry_s is not None]
             if rows:
                 copies.setdefault(self.target[group], []).extend(rows)
             self._rows[group] += len(rows)
             limit -= len(keys)
-            self._copied_keys += len(keys)
-            if self._copied_keys < self._to_copy:
+            if self._copying:
                 break
             copied.append(self._uncopied.pop(0))
         return copies, copied

@@ -64,7 +64,8 @@ class Lane:
         """Every lent key, as it was when the epoch began."""
         self._evaluations: dict[Order, JoinedEvaluation] = {}
         self._events: dict[tuple[int, int], PantherEvent] = {}
-        self._state = State()
+        self._state: State | None = None
+        """Of the last pass."""
         self._first_aside: tuple[Order, tuple[str, ...]] | None = None
         """The first evaluation that the last pass set aside, and the keys that it had asked for."""
         self._fickle: set[int] = set()
@@ -134,6 +135,7 @@ class Lane:
 
     def rows(self) -> list[Row]:
         """Every lent key as the last pass left it."""
+        assert self._state is not None
         return [self._state.row(key) for key in self._rows]
 
     def _event(self, joined: JoinedEvaluation) -> PantherEvent:

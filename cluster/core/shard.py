@@ -287,7 +287,7 @@ class Shard:
         self._census: Census | None = None
         """While a rescale wants groups of this shard."""
         self._gone: list[str] = []
-        """Keys that are another's by now, and still here: nobody asks for them, and to let go of all at once takes its time."""
+        """Keys that are another's by now, and still here: to let go of all at once takes long. No evaluation must read them."""
         self._copies: dict[int, list[Row]] = {}
         """Keys of groups that are to come here, as they were."""
         self._group_of = key_grouping(config.key_groups)
@@ -533,7 +533,6 @@ class Shard:
             )
             effects.append(Send(to, moved))
             self._count_no_more(groups)
-        self._tell_stale()
         if any(epoch.gives.values()):
             self.kept.moved()
         epoch.gives = {}
@@ -586,16 +585,13 @@ class Shard:
         epoch.moved = {}
 
     def _let_go(self, limit: int | None = None) -> None:
-        """Of what is gone, of so many keys, or of all: before any of them come back, and before somebody looks at all keys."""
+        """Of so many keys that are gone; of all before any come back, before somebody looks at all keys, and where nothing stays
+        that would wait."""
         if self._gone:
             start = 0 if limit is None else max(0, len(self._gone) - limit)
             self.state.let_go(self._gone[start:])
             del self._gone[start:]
-            self._tell_stale()
-
-    def _tell_stale(self) -> None:
-        """Evaluations must not read what moved away."""
-        self._among_others.stale = bool(self._gone)
+            self._among_others.stale = bool(self._gone)
 
     def _copy_ahead(self, epoch: _Epoch, cut: EpochCut) -> list[Effect]:
         """Be ready to give away what the target of a rescale wants of this shard."""
@@ -923,7 +919,7 @@ class Shard:
             self._config.shard,
             epoch.watermark,
             epoch.counts,
-            len(self.state),
+            len(self.state) - sum(map(self.state.has, self._gone)),
             tuple(epoch.copied),
             epoch.moves,
             matches,

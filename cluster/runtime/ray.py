@@ -138,7 +138,6 @@ class _Actor:
             self._jobs.put((spec.life, number, job))
 
         self._shard = ShardShell(spec, number, background, self._slot.cells, self._rules, kept)
-        spare_the_collector()  # once more: the tables of its state would be looked through when there is something in them
         self._peers = peers
 
     def be_coordinator(self, spec: JobSpec, coordinator: Any, shards: list[Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from cluster.core.kept import Kept
 from rules.state import State
 from rules.windows import Policy
+from tests.capturing import take_dirty
 
 GROUPS = frozenset({1, 2})
 POLICY = Policy(threshold=1, period_s=60.0, distinct=False)
@@ -20,7 +21,7 @@ def count(kept: Kept) -> None:
 
 
 def capture(kept: Kept, epoch: int) -> None:
-    kept.state.take_dirty()
+    take_dirty(kept.state)
     kept.windows.capture_dirty()
     kept.captured(epoch, GROUPS)
 

@@ -14,6 +14,7 @@ from rules.event import PantherEvent
 from rules.pack import load_pack
 from rules.segment import Image
 from rules.state import MAX_KEY_BYTES, MAX_VALUE_BYTES, NEW_KEY_TTL_S, RELATIVE_BELOW_S, Row, State, check_key
+from tests.capturing import take_dirty
 
 NOW_S = 1_700_000_000
 KEY = "Some.Rule:alice"
@@ -154,13 +155,13 @@ def test_every_writer_starts_an_expired_key_afresh(state: State, write: Write) -
 @every_write
 def test_a_write_that_raises_has_changed_nothing(state: State, write: Write) -> None:
     state.increment_counter(KEY, 9, 60)
-    expired(state).take_dirty()
+    take_dirty(expired(state))
     before = state.row(KEY)
 
     with pytest.raises(ValueError, match="is no time"):
         write(state, "soon")
     assert state.row(KEY) == before
-    assert not state.take_dirty()
+    assert not take_dirty(state)
 
 
 # --- counters ---------------------------------------------------------------------------------------
@@ -315,12 +316,12 @@ def test_add_and_remove_of_nothing_return_the_set_and_write_nothing(
     state: State, method: Callable[..., set[str]], nothing: object
 ) -> None:
     state.add_to_string_set(KEY, "a", 60)
-    state.take_dirty()
+    take_dirty(state)
 
     assert method(state, KEY, nothing, 3600) == {"a"}
     assert method(state, "missing", nothing, 3600) == set()
     assert expiry_s(state) == NOW_S + 60
-    assert not state.take_dirty()
+    assert not take_dirty(state)
 
 
 def test_add_and_remove_take_one_text_as_one_member(state: State) -> None:
@@ -412,13 +413,13 @@ def test_a_counter_counts_again_from_1_under_the_expiry_that_a_reset_has_kept(st
 
 def test_resets_of_an_absent_or_expired_key_make_no_row(state: State) -> None:
     state.increment_counter(KEY, 1, 60)
-    expired(state).take_dirty()
+    take_dirty(expired(state))
     for key in (KEY, "missing"):
         state.reset_counter(key)
         state.reset_string_set(key)
 
     assert len(state) == 1
-    assert not state.take_dirty()
+    assert not take_dirty(state)
 
 
 def test_an_expiry_set_on_an_absent_key_waits_for_the_next_write(state: State) -> None:
@@ -676,10 +677,10 @@ def test_undo_brings_back_the_expired_values_that_a_fresh_start_dropped(state: S
 
 def test_an_undone_key_is_dirty_so_that_a_row_taken_meanwhile_is_corrected(state: State) -> None:
     state.increment_counter(KEY)
-    taken = list(state.take_dirty())
+    taken = list(take_dirty(state))
     state.undo()
 
-    assert taken == list(state.take_dirty()) == [KEY]
+    assert taken == list(take_dirty(state)) == [KEY]
     assert state.row(KEY) == Row(KEY, None, None, None, None)
 
 
@@ -691,8 +692,8 @@ def test_take_dirty_names_each_written_key_once(state: State) -> None:
         state.increment_counter(key)
     state.get_counter("c")
 
-    assert sorted(state.take_dirty()) == ["a", "b"]
-    assert not state.take_dirty()
+    assert sorted(take_dirty(state)) == ["a", "b"]
+    assert not take_dirty(state)
 
 
 def test_a_row_stays_as_it_was_while_the_stream_goes_on(state: State) -> None:
@@ -716,14 +717,14 @@ def test_restored_rows_are_not_dirty_and_are_freed_in_their_time(state: State) -
     state.restore(Row(KEY, 3, None, None, NOW_S + 60))
 
     assert state.get_counter(KEY) == 3
-    assert not state.take_dirty()
+    assert not take_dirty(state)
     assert state.free(NOW_S + 60.0, limit=10) == 1
 
 
 def test_rows_that_are_put_take_the_place_of_what_was_there_and_can_be_rolled_back(state: State) -> None:
     state.increment_counter("kept", 1, 60)
     state.add_to_string_set("gone", "a", 60)
-    state.take_dirty()
+    take_dirty(state)
     state.settle()
     rows = [
         Row("kept", None, ("b",), None, NOW_S + 90),
@@ -752,7 +753,7 @@ def test_rows_that_are_taken_over_are_as_if_they_were_put(state: State, here: st
     for each in (state, other):
         if here != "nothing":
             each.increment_counter("c", 5, 60)
-            each.take_dirty()
+            take_dirty(each)
         if here == "word that it is gone":
             each.free(NOW_S + 60.0, limit=10)
         each.new_keys = []
@@ -781,11 +782,11 @@ def test_rows_are_the_keys_that_expire_after_the_horizon(state: State) -> None:
 def test_free_deletes_what_expired_by_the_horizon_and_leaves_a_tombstone_to_write(state: State) -> None:
     state.increment_counter("old", 1, 10)
     state.increment_counter("young", 1, 11)
-    state.take_dirty()
+    take_dirty(state)
 
     assert state.free(NOW_S + 10.0, limit=100) == 1
     assert [row.key for row in state.rows(-math.inf)] == ["young"]
-    assert [state.row(key) for key in state.take_dirty()] == [Row("old", None, None, None, None)]
+    assert [state.row(key) for key in take_dirty(state)] == [Row("old", None, None, None, None)]
 
 
 def test_the_first_keys_of_a_prefix_come_in_order_with_the_number_of_all_that_live(state: State) -> None:

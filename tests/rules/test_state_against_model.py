@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rules.state import NEW_KEY_TTL_S, Row, State
+from tests.capturing import take_dirty
 
 
 @dataclass
@@ -158,7 +159,7 @@ class StateAgainstModel(RuleBasedStateMachine):
 
     @rule()
     def snapshot(self) -> None:
-        self.stored |= {key: self.state.row(key) for key in self.state.take_dirty()}
+        self.stored |= {key: self.state.row(key) for key in take_dirty(self.state)}
         self.taken = self.kept()
 
     @rule()

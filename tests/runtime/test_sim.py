@@ -30,6 +30,7 @@ from rules.recall import NOWHERE, Recall
 from rules.state import State
 from rules.unwinding import Unwinding
 from rules.windows import Windows
+from tests.capturing import take_dirty
 
 FRESH_SEEDS = 300
 
@@ -230,6 +231,14 @@ def _off_at_the_third_found(_: Any) -> Any:
     return after
 
 
+def _unsaid(original: Any) -> Any:
+    def let_go(self: Shard, limit: int | None = None) -> None:
+        original(self, limit)
+        self._among_others.stale = False
+
+    return let_go
+
+
 BUGS: dict[str, Patch] = {
     "a hang counts wherever it is": _replaced(Hang, "read", _all_final),
     "a rule that asks until it is given is not ended": _replaced(
@@ -296,7 +305,7 @@ BUGS: dict[str, Patch] = {
         Windows, "give_away", lambda original: lambda self, keys: original(self, keys)[:0]
     ),
     "what changes after it was copied is lost": _replaced(Census, "changed", lambda _: lambda self, keys: None),
-    "what moved away is read until it is let go": _replaced(Shard, "_tell_stale", lambda _: lambda self: None),
+    "what moved away is read until it is let go": _replaced(Shard, "_let_go", _unsaid),
     "copies are lost": _replaced(Shard, "_keys_copied", lambda _: lambda self, message: []),
     "keys are told as they are when they are asked for": _replaced(
         Shard,
@@ -353,7 +362,7 @@ def _blindly(original: Any) -> Any:
 
 
 def _captured_before(self: Shard, delta: bool) -> Any:
-    keys = self.state.take_dirty() if delta else [row.key for row in self.state.rows(float("-inf"))]
+    keys = take_dirty(self.state) if delta else [row.key for row in self.state.rows(float("-inf"))]
     if self.state._epoch_images is None:
         return Capture(list(keys)[1:], self.state._image, {})
     images = {key: (self.state._epoch_images.get(key) or self.state._image(key)) for key in keys}
