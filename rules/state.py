@@ -127,7 +127,7 @@ class State:
         """The key keeps its expiry."""
         segment = self._live(key)
         if segment is not None and key in segment.counters:
-            self._write("reset_counter", segment, key)
+            self._write("reset_counter", key)
             del segment.counters[key]
 
     # --- string sets ---------------------------------------------------------------------------------------------
@@ -142,8 +142,7 @@ class State:
             self.reset_string_set(key)
             return set()
         self._check_size("put_string_set", key, members)
-        segment = self._slots[hash(key) % SLOTS]
-        self._write("put_string_set", segment, key, epoch_seconds)
+        segment = self._write("put_string_set", key, epoch_seconds)
         segment.drop_values(key)
         segment.sets[key] = members
         return set(members)
@@ -159,8 +158,7 @@ class State:
         members = before + new
         if new:
             self._check_size("add_to_string_set", key, members)
-        segment = self._slots[hash(key) % SLOTS]
-        self._write("add_to_string_set", segment, key, epoch_seconds)
+        segment = self._write("add_to_string_set", key, epoch_seconds)
         segment.sets[key] = members
         return self._handed_out(key, members) if new else known
 
@@ -171,8 +169,7 @@ class State:
         if not removed or not before:
             return set(before)
         left = tuple(member for member in before if member not in removed)
-        segment = self._slots[hash(key) % SLOTS]
-        self._write("remove_from_string_set", segment, key, epoch_seconds)
+        segment = self._write("remove_from_string_set", key, epoch_seconds)
         if left:
             segment.sets[key] = left
         else:
@@ -183,7 +180,7 @@ class State:
         """The key keeps its expiry."""
         segment = self._live(key)
         if segment is not None and key in segment.sets:
-            self._write("reset_string_set", segment, key)
+            self._write("reset_string_set", key)
             del segment.sets[key]
 
     def _handed_out(self, key: str, members: tuple[str, ...]) -> set[str]:
@@ -227,8 +224,7 @@ class State:
                 f"{_at('put_dictionary', key)}: not JSON: {error}: keep only text, numbers, lists and dicts"
             ) from None
         self._check_value_bytes("put_dictionary", key, len(text))
-        segment = self._slots[hash(key) % SLOTS]
-        self._write("put_dictionary", segment, key, epoch_seconds)
+        segment = self._write("put_dictionary", key, epoch_seconds)
         segment.drop_values(key)
         segment.dictionaries[key] = text
 
@@ -243,7 +239,7 @@ class State:
 
     def set_key_expiration(self, key: str, epoch_seconds: object) -> None:
         """On an absent key the expiry waits for the first value."""
-        self._write("set_key_expiration", self._slots[hash(key) % SLOTS], key, epoch_seconds)
+        self._write("set_key_expiration", key, epoch_seconds)
 
     def _live(self, key: str) -> Segment | None:
         """The segment of a key that is live."""
@@ -251,9 +247,12 @@ class State:
         expiry_s = segment.expiries.get(key)
         return segment if expiry_s is not None and expiry_s > self.clock_s else None
 
-    def _write(self, helper: str, segment: Segment, key: str, epoch_seconds: object = None) -> None:
-        """What every write does beside setting its value: check and set the expiry, start afresh what has expired."""
+    def _write(self, helper: str, key: str, epoch_seconds: object = None) -> Segment:
+        """What every write does beside setting its value: check and set the expiry, start afresh what has expired. Returns where
+        the value is to be set."""
+        segment = self._slots[hash(key) % SLOTS]
         self._write_known(helper, segment, key, segment.expiries.get(key), epoch_seconds)
+        return segment
 
     def _write_known(
         self, helper: str, segment: Segment, key: str, before_s: int | None, epoch_seconds: object
