@@ -23,7 +23,8 @@ demo: .venv/installed
 test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -p tests.skipped_claims
+	@# Runs are evaluated with this hash seed (cluster/environment.py): a simulated one that fails here fails in countersign-sim.
+	PYTHONHASHSEED=0 .venv/bin/python -m pytest -p tests.skipped_claims
 	@echo
 	@echo "All passed. Next: make demo"
 

@@ -30,6 +30,9 @@ class _Missing:
     def __reduce__(self) -> str:
         return "MISSING"
 
+    def __repr__(self) -> str:
+        return "MISSING"  # no address: traces of two processes are compared
+
 
 MISSING: Any = _Missing()
 """What stands for a value that is not there. Compare by identity."""

@@ -47,7 +47,7 @@ def _one(seed: int) -> int:
         return 1
     print(
         f"seed {seed}: as promised, after {world.lives} lives and {world.rescales} rescales of running ones; "
-        f"{world.lane} evaluations of the last in the lane"
+        f"{world.lane} evaluations of the last in the lane; trace {world.trace[:16]}"
     )
     return 0
 
