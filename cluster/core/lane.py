@@ -8,22 +8,24 @@ Why the outcome is the sequential one: an evaluation outside the closure shares 
 what it would have seen in order, whatever the other does. And a pass that asked for no key outside the closure *is* the
 sequential run of it: every evaluation met exactly the writes of those before it.
 
-A pass goes on when an evaluation asks for a key that nobody has lent: it is set aside, and all new keys join together after
-the pass, with the evaluations that touched them (DESIGN 11.13). Keys that only a pass in want of others asked for do no harm:
-their evaluations run again to the same end.
+A pass goes on when an evaluation asks for a key that nobody has lent, as if that key were absent, and all new keys join together
+after the pass, with the evaluations that touched them (DESIGN 11.13). If all of them were absent and nobody had touched them, the
+pass met what it would in sequence, and stands: of keys that are new, a flow or a request, say, that is the rule. Else the next
+pass begins. Keys that only a pass in want of others asked for do no harm: their evaluations run again to the same end.
 
-The first evaluation that a pass set aside had run after the same evaluations on the same values as it will in the next one, so
-it must ask for the same keys again and get further. If it does not, its rule is not deterministic: an error, not a pass more.
+Up to the first such key a pass ran after the same evaluations on the same values as the next one will, so the evaluation that
+asked for it must ask for the same keys again and get further. If it does not, its rule is not deterministic: an error, not a
+pass more.
 
-While a pass has set nothing aside, each of its evaluations meets what it would in sequence, in this pass already: by induction,
+While a pass has wanted no key, each of its evaluations meets what it would in sequence, in this pass already: by induction,
 those of the closure before it are as in sequence and asked for lent keys only, and those outside touched none of these. So an
 evaluation that does not return there does not return in sequence either. Rules that are suspected of it (poison.py) run only
-there.
+there: they are set aside by a key that nobody has lent, and a pass that set any aside does not stand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 
@@ -66,8 +68,18 @@ class Lane:
         self._events: dict[tuple[int, int], PantherEvent] = {}
         self._state: State | None = None
         """Of the last pass."""
-        self._first_aside: tuple[Order, tuple[str, ...]] | None = None
-        """The first evaluation that the last pass set aside, and the keys that it had asked for."""
+        self._evaluation = Evaluation(None)
+        """The same."""
+        self._order: Order = (0, 0, 0)
+        """Of the evaluation that runs."""
+        self._strict = False
+        """It is set aside by a key that nobody has lent."""
+        self._wanted: set[str] = set()
+        """The keys that the last pass asked for and nobody has lent."""
+        self._first_wanting: tuple[Order, tuple[str, ...]] | None = None
+        """The first evaluation that asked for one, and the keys that it had asked for by then."""
+        self.stands = False
+        """The last pass is the sequential run, as far as it is known."""
         self._fickle: set[int] = set()
         """Ordinals of rules that are not deterministic."""
         self.matches: list[FoundMatch] = []
@@ -79,8 +91,10 @@ class Lane:
         """The evaluations of the closure."""
         return frozenset(self._evaluations)
 
-    def join(self, joining: Iterable[JoinedEvaluation], rows: Iterable[Row] = ()) -> set[str]:
+    def join(self, joining: Collection[JoinedEvaluation], rows: Collection[Row] = ()) -> set[str]:
         """Take evaluations and lent keys in; the keys that these evaluations touch and that nobody has lent yet."""
+        if joining or any(row.expiry_s is not None for row in rows):
+            self.stands = False
         for joined in joining:
             self._evaluations[joined.order] = joined
         for row in rows:
@@ -88,24 +102,26 @@ class Lane:
         return {key for joined in self._evaluations.values() for key in joined.keys} - self._rows.keys()
 
     def run(self) -> set[str]:
-        """One pass over the closure, from the epoch's start. The keys that it asked for in vain; with none, it is the last."""
+        """One pass over the closure, from the epoch's start. The keys that it asked for and nobody has lent; with none, it is the
+        last, and otherwise too if it still `stands` once they have joined."""
         state = self._state = State(self._max_value_bytes)
         for row in self._rows.values():
             state.restore(row)
-        evaluation = Evaluation(state, self._rows.__contains__, partial(self._cells.__setitem__, ENDED))
+        evaluation = self._evaluation = Evaluation(state, self._holds, partial(self._cells.__setitem__, ENDED))
         evaluation.swallowing = self._swallowing
         self.matches, self.errors, self.counts = [], [], {}
-        wanted: set[str] = set()
-        expected, self._first_aside = self._first_aside, None
+        self._wanted, self.stands = set(), True
+        expected, self._first_wanting = self._first_wanting, None
         cells = self._cells
         begin_run(cells, NOTHING, final=True)
         for order, joined in sorted(self._evaluations.items()):
             routed = joined.event
             rule = self._rules[order[2]]
-            if wanted:
-                cells[FINAL] = 0
-                if order[2] in self._suspects:
-                    continue
+            if self._wanted and order[2] in self._suspects:
+                self.stands = False
+                continue
+            self._order = order
+            self._strict = order[2] in self._suspects or order[2] in self._fickle or rule.id in self._swallowing
             event = self._event(joined)
             state.clock_s = joined.clock_s
             evaluation.begin_event(routed.time_s, routed.position)
@@ -123,15 +139,28 @@ class Lane:
                 state.undo()
                 outcome = _key_changed(expected[1], keys)
             elif outcome is DEFERRED:
-                if order[2] in self._fickle:
-                    outcome = _key_changed((), keys)
-                else:
-                    wanted.add(keys[-1])
-                    self._first_aside = self._first_aside or (order, keys)
+                if order[2] not in self._fickle:
+                    self._want(keys[-1])
+                    self.stands = False
                     continue
+                outcome = _key_changed((), keys)
             if outcome is not NO_MATCH:
                 self._keep(joined, rule, outcome)
-        return wanted
+        return self._wanted
+
+    def _holds(self, key: str) -> bool:
+        """Whether the evaluation that runs may go on with a key."""
+        if key in self._rows:
+            return True
+        if not self._strict:
+            self._want(key)
+        return not self._strict
+
+    def _want(self, key: str) -> None:
+        self._cells[FINAL] = 0
+        self._wanted.add(key)
+        if self._first_wanting is None:
+            self._first_wanting = self._order, self._evaluation.keys()
 
     def rows(self) -> list[Row]:
         """Every lent key as the last pass left it."""

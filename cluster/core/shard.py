@@ -11,7 +11,8 @@ Where any shard deferred an evaluation, the epoch's leader runs the serial lane 
 
     EpochExecuted   from every shard, on the leader            -> KeysAsked to the owners
     KeysAsked       the keys' owner                            -> KeysLent to the leader
-    KeysLent        from every shard that was asked            -> a pass; KeysAsked again, or LaneRan to every shard
+    KeysLent        from every shard that was asked            -> a pass, unless that before stands; KeysAsked again, or LaneRan
+                                                                  to every shard
     LaneRan                                                    -> take the outcome over, group e
 
 A key group that is to move is copied ahead (census.py), and is itself on its way between two epochs, the second of which is e:
@@ -851,7 +852,8 @@ class Shard:
         if epoch.asked:
             return []
         require(not wanted, f"the owners kept keys of epoch {message.epoch}: {sorted(wanted)[:3]}")
-        return self._run_lane(message.epoch, epoch, epoch.lane)
+        run = self._close_lane if epoch.lane.stands else self._run_lane
+        return run(message.epoch, epoch, epoch.lane)
 
     def _run_lane(self, number: int, epoch: _Epoch, lane: Lane) -> list[Effect]:
         wanted = lane.run()

@@ -326,12 +326,14 @@ def test_the_rules_of_one_event_run_in_the_order_of_their_ids(shards: int) -> No
     assert [match["position"] for match in before.records_of("matches")] == [[0, 100]]
 
 
-def test_a_lane_with_a_new_key_in_each_event_evaluates_each_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_evaluates_once_what_asks_for_new_keys_and_a_few_times_what_asks_for_others_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A pass that ended at each key that it meets would be quadratic (DESIGN 11.13)."""
     source = IMPORT + (
         "def rule(event):\n"
         "    n = event['n']\n"
-        "    return [increment_counter(key) for key in ('hot', f'some {n % 9}', f'fresh {n}', f'more {n}')][-1] == 1\n"
+        "    return [increment_counter(key) for key in ('hot', f'some {n % 9}', f'own {n}', f'more {n}')][-1] == event['round']\n"
     )
     evaluated: list[str] = []
 
@@ -340,10 +342,14 @@ def test_a_lane_with_a_new_key_in_each_event_evaluates_each_a_few_times(monkeypa
         return evaluate(rule, event, evaluation)
 
     monkeypatch.setattr(lane, "evaluate", counting)
-    cluster = run(pack_of(R=source), [{"t": 1_700_000_000, "n": n} for n in range(60)], shards=3)
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000, "n": n, "round": 1} for n in range(60)], shards=3)
 
     assert len(cluster.records_of("matches")) == 60
-    assert 60 <= len(evaluated) <= 6 * 60
+    assert len(evaluated) == 60, "all keys are new"
+    evaluated.clear()
+    cluster.play([numbered([{"t": 1_700_000_000, "n": n, "round": 2} for n in range(60)])])
+    assert len(cluster.records_of("matches")) == 120
+    assert 60 < len(evaluated) <= 6 * 60
 
 
 def test_an_event_goes_once_to_each_shard_that_owns_one_of_its_keys() -> None:
@@ -471,8 +477,13 @@ def test_a_helper_in_another_thread_is_a_rule_error() -> None:
 
 
 def test_a_rule_whose_keys_are_not_a_function_of_event_and_state_is_an_error_not_a_lane_without_end() -> None:
-    source = IMPORT + "import os\ndef rule(event):\n    increment_counter(os.urandom(8).hex())\n    return True\n"
-    cluster = run(pack_of(R=source), [{"t": 1_700_000_000}] * 40, shards=4)
+    source = IMPORT + (
+        "import os\ndef rule(event):\n    known = f\"known {event['n']}\"\n    if not event.get('again'):\n"
+        "        return increment_counter(known) < 0\n    increment_counter(os.urandom(8).hex())\n"
+        "    return increment_counter(known) == 2\n"
+    )
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000, "n": n} for n in range(40)], shards=4)
+    cluster.play([numbered([{"t": 1_700_000_000, "n": n, "again": 1} for n in range(40)])])
 
     assert {error["error"] for error in cluster.records_of("errors")} == {"KeyChanged"}
     assert len(cluster.records_of("errors")) + len(cluster.records_of("matches")) == 40

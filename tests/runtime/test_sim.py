@@ -253,6 +253,16 @@ def _unsaid(original: Any) -> Any:
     return let_go
 
 
+def _unlooked(original: Any) -> Any:
+    def join(self: lane.Lane, *taken: Any) -> Any:
+        stands = self.stands
+        wanted = original(self, *taken)
+        self.stands = stands
+        return wanted
+
+    return join
+
+
 BUGS: dict[str, Patch] = {
     "a hang counts wherever it is": _replaced(Hang, "read", _all_final),
     "a rule that asks until it is given is not ended": _replaced(
@@ -305,6 +315,7 @@ BUGS: dict[str, Patch] = {
     "the lane stops at its first pass": _replaced(
         lane.Lane, "run", lambda original: lambda self: original(self) and set()
     ),
+    "a pass stands whatever became of the keys that it took for absent": _replaced(lane.Lane, "join", _unlooked),
     "a snapshot has what came after it": _replaced(Capture, "_read", _uncopied),
     "snapshots are of the epoch's start": _replaced(Shard, "_capture_keys", lambda _: _captured_before),
     "an image is lost": _replaced(State, "roll_back", lambda original: _one_image_less(original)),
