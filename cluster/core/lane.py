@@ -8,10 +8,12 @@ Why the outcome is the sequential one: an evaluation outside the closure shares 
 what it would have seen in order, whatever the other does. And a pass that asked for no key outside the closure *is* the
 sequential run of it: every evaluation met exactly the writes of those before it.
 
-A pass goes on when an evaluation asks for a key that nobody has lent, as if that key were absent, and all new keys join together
-after the pass, with the evaluations that touched them (DESIGN 11.13). If all of them were absent and nobody had touched them, the
-pass met what it would in sequence, and stands: of keys that are new, a flow or a request, say, that is the rule. Else the next
-pass begins. Keys that only a pass in want of others asked for do no harm: their evaluations run again to the same end.
+A pass goes on when an evaluation asks for a key that nobody has lent, and all new keys join together after the pass, with the
+evaluations that touched them (DESIGN 11.13). In the first pass the evaluation, too, goes on, as if the key were absent: if all
+that were taken for absent are so, and nobody had touched them, the pass met what it would in sequence, and stands. Of keys that
+are new, those of a flow or a request, say, that is the rule. But what goes on may be on a wrong way, such as a search that has no
+end: after a few calls of helpers it is set aside, as evaluations are at once in later passes. Keys that only a pass in want of
+others asked for do no harm: their evaluations run again to the same end.
 
 Up to the first such key a pass ran after the same evaluations on the same values as the next one will, so the evaluation that
 asked for it must ask for the same keys again and get further. If it does not, its rule is not deterministic: an error, not a
@@ -20,7 +22,7 @@ pass more.
 While a pass has wanted no key, each of its evaluations meets what it would in sequence, in this pass already: by induction,
 those of the closure before it are as in sequence and asked for lent keys only, and those outside touched none of these. So an
 evaluation that does not return there does not return in sequence either. Rules that are suspected of it (poison.py) run only
-there: they are set aside by a key that nobody has lent, and a pass that set any aside does not stand.
+there, and are set aside by a key that nobody has lent.
 """
 
 from __future__ import annotations
@@ -36,6 +38,30 @@ from rules.evaluation import DEFERRED, NO_MATCH, Evaluation, evaluate
 from rules.event import PantherEvent
 from rules.rule import Outcome, Rule, RuleError
 from rules.state import Row, State
+
+_CALLS_ASSUMING = 16
+"""So often an evaluation may call helpers from the first key on that it takes for absent: more often than most rules do."""
+
+
+class _Evaluation(Evaluation):
+    """One that may go on past keys that nobody has lent."""
+
+    __slots__ = ("calls_left",)
+
+    calls_left: int | None
+    """None as long as it met lent keys only."""
+
+    def begin(self, rule_id: str) -> None:
+        super().begin(rule_id)
+        self.calls_left = None
+
+    def reach(self, key: str) -> State:
+        state = super().reach(key)
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left < 0:
+                self._end()
+        return state
 
 
 class Lane:
@@ -68,18 +94,18 @@ class Lane:
         self._events: dict[tuple[int, int], PantherEvent] = {}
         self._state: State | None = None
         """Of the last pass."""
-        self._evaluation = Evaluation(None)
+        self._evaluation = _Evaluation(None)
         """The same."""
         self._order: Order = (0, 0, 0)
         """Of the evaluation that runs."""
-        self._strict = False
-        """It is set aside by a key that nobody has lent."""
+        self._assumes = False
+        """It may take a key for absent."""
         self._wanted: set[str] = set()
         """The keys that the last pass asked for and nobody has lent."""
         self._first_wanting: tuple[Order, tuple[str, ...]] | None = None
         """The first evaluation that asked for one, and the keys that it had asked for by then."""
         self.stands = False
-        """The last pass is the sequential run, as far as it is known."""
+        """Nothing was set aside in the last pass, and what has joined since is not other than it took it for."""
         self._fickle: set[int] = set()
         """Ordinals of rules that are not deterministic."""
         self.matches: list[FoundMatch] = []
@@ -107,7 +133,7 @@ class Lane:
         state = self._state = State(self._max_value_bytes)
         for row in self._rows.values():
             state.restore(row)
-        evaluation = self._evaluation = Evaluation(state, self._holds, partial(self._cells.__setitem__, ENDED))
+        evaluation = self._evaluation = _Evaluation(state, self._holds, partial(self._cells.__setitem__, ENDED))
         evaluation.swallowing = self._swallowing
         self.matches, self.errors, self.counts = [], [], {}
         self._wanted, self.stands = set(), True
@@ -121,7 +147,7 @@ class Lane:
                 self.stands = False
                 continue
             self._order = order
-            self._strict = order[2] in self._suspects or order[2] in self._fickle or rule.id in self._swallowing
+            self._assumes = expected is None and order[2] not in self._suspects and rule.id not in self._swallowing
             event = self._event(joined)
             state.clock_s = joined.clock_s
             evaluation.begin_event(routed.time_s, routed.position)
@@ -140,7 +166,8 @@ class Lane:
                 outcome = _key_changed(expected[1], keys)
             elif outcome is DEFERRED:
                 if order[2] not in self._fickle:
-                    self._want(keys[-1])
+                    if keys[-1] not in self._rows:
+                        self._want(keys[-1])
                     self.stands = False
                     continue
                 outcome = _key_changed((), keys)
@@ -152,9 +179,11 @@ class Lane:
         """Whether the evaluation that runs may go on with a key."""
         if key in self._rows:
             return True
-        if not self._strict:
+        if self._assumes:
             self._want(key)
-        return not self._strict
+            if self._evaluation.calls_left is None:
+                self._evaluation.calls_left = _CALLS_ASSUMING
+        return self._assumes
 
     def _want(self, key: str) -> None:
         self._cells[FINAL] = 0

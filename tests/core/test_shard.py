@@ -352,6 +352,40 @@ def test_a_lane_evaluates_once_what_asks_for_new_keys_and_a_few_times_what_asks_
     assert 60 < len(evaluated) <= 6 * 60
 
 
+@pytest.mark.parametrize(
+    "search",
+    ["while not get_counter(f'day {n}'):\n        n -= 1", "while not get_counter('day 0'):\n        pass"],
+    ids=["of a key that is there", "that waits for a key that is there"],
+)
+def test_a_search_that_ends_in_sequence_ends_in_the_lane(search: str) -> None:
+    source = IMPORT + (
+        "def rule(event):\n    n = event['n']\n    if not n:\n        return increment_counter('day 0') < 0\n"
+        f"    increment_counter('searched')\n    {search}\n    return True\n"
+    )
+    events = [{"t": 1_700_000_000, "n": n} for n in (50, 300)]
+    for shards in (2, 3, 5):
+        cluster = run(pack_of(R=source), [{"t": 1_700_000_000, "n": 0}], shards)
+        cluster.play([numbered(events)])
+        assert len(cluster.records_of("matches")) == 2
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_many_passes_leave_a_rule_as_much_of_the_stack_as_one(shards: int) -> None:
+    """Each event goes on from where the one before came to. Passes began within each other, and the rule found no stack left."""
+    source = IMPORT + (
+        "def deep(n):\n    return n and 1 + deep(n - 1)\n"
+        "def rule(event):\n    if 'n' in event:\n        return increment_counter(f\"node {event['n']}{{x}}\") < 0\n"
+        "    step = get_counter(f\"node {get_counter('at')}{{x}}\")\n    if step:\n        increment_counter('at', step)\n"
+        "    return step == 1 and deep(700) == 700\n"
+    )
+    cluster = run(pack_of(R=source), [{"t": 1_700_000_000, "n": n} for n in range(100 * shards)], shards)
+    for _ in range(shards):  # each leads once
+        cluster.play([numbered([{"t": 1_700_000_000}] * 100)])
+
+    assert cluster.records_of("errors") == []
+    assert len(cluster.records_of("matches")) == 100 * shards
+
+
 def test_an_event_goes_once_to_each_shard_that_owns_one_of_its_keys() -> None:
     cluster = Cluster(PACK, 4)
     cluster.start()
