@@ -81,6 +81,8 @@ class _Step:
     def figures(self) -> dict[str, Any]:
         arrivals = [move for move in self.moves if move.groups]
         return {
+            "before": self.before,
+            "after": self.after,
             "seconds": self.seconds,
             "epochs": self.epochs,
             "groups": sum(move.groups for move in arrivals),
@@ -270,7 +272,7 @@ def _play(keys: int, apart_s: float) -> _Rescaling:
 def _rows(
     label: str, step: dict[str, Any], usual_ms: dict[str, dict[str, float]], epoch_ms: dict[str, float]
 ) -> Iterator[Row]:
-    numbers = label.removesuffix(" shards").split(" -> ")
+    numbers = (f"{step['before']:.0f}", f"{step['after']:.0f}")
     usually_ms = max((usual_ms[n]["longest"] for n in numbers if n in usual_ms), default=0.0)
     added_ms = max(0.0, step["staying_ms"]["longest"] - usually_ms)
     goal_ms = max(epoch_ms[n] for n in numbers if n in epoch_ms)
