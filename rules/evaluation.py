@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rules.rule import Rule
     from rules.state import State
 
-__all__ = ["DEFERRED", "NO_MATCH", "REACHED", "Evaluation", "StateReached", "Touched", "current", "evaluate", "keys_of"]
+__all__ = ["DEFERRED", "NO_MATCH", "REACHED", "RUNNING", "Evaluation", "StateReached", "Touched", "current", "evaluate",
+           "keys_of"]  # fmt: skip
 
 REACHED = Outcome(None, ())
 """What a probe that reached state comes to: Evaluation.key says where. Compare by identity."""
@@ -97,9 +98,13 @@ class Evaluation:
         self.swallowing: frozenset[str] = frozenset()
         """RuleIDs that are ended for good by the first helper that ends them."""
 
+    def run_here(self) -> None:
+        """The evaluations that follow run in this thread."""
+        self._thread = get_ident()
+
     def begin_event(self, event_time_s: float, position: tuple[int, ...]) -> None:
         """The evaluations that follow are of this event, and run in this thread."""
-        self._thread = get_ident()
+        self.run_here()
         self.event_time_s = event_time_s
         self.position = position
 
@@ -181,14 +186,23 @@ class Evaluation:
         return self._random
 
 
-_current: Evaluation | None = None
+class _Running:
+    """What runs in this process."""
+
+    __slots__ = ("evaluation",)
+
+    def __init__(self) -> None:
+        self.evaluation: Evaluation | None = None
+
+
+RUNNING = _Running()
 
 
 def current() -> Evaluation:
     """The evaluation that runs now. Raises RuntimeError outside one: while a module is loaded there is no event."""
-    if _current is None:
+    if RUNNING.evaluation is None:
         raise RuntimeError("no event is being evaluated: call this inside rule() or another function of the rule")
-    return _current
+    return RUNNING.evaluation
 
 
 def evaluate(rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome:
@@ -197,16 +211,15 @@ def evaluate(rule: Rule, event: PantherEvent, evaluation: Evaluation) -> Outcome
     One at a time in a process. Writes that stood before an ordinary exception stand after it; an evaluation that asked for a
     key which the state does not hold, or called a helper from another thread, leaves none.
     """
-    global _current
     evaluation.begin(rule.id)
     state = evaluation.state
     if state is not None:
         state.begin()
-    _current = evaluation
+    RUNNING.evaluation = evaluation
     try:
         outcome = rule.run(event)
     finally:
-        _current = None
+        RUNNING.evaluation = None
     if not evaluation.ended:
         return outcome
     evaluation.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from rules.evaluation import current
+from rules.evaluation import RUNNING, current
 from rules.state import MAX_KEY_BYTES, State, check_key
 
 Seconds = Any
@@ -19,7 +19,7 @@ Seconds = Any
 def _state(helper: str, key: str) -> State:
     if type(key) is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY_BYTES:
         check_key(helper, key)  # it may still be one
-    return current().reach(key)
+    return (RUNNING.evaluation or current()).reach(key)  # current() says why there is none
 
 
 def get_counter(key: str, force_ttl_check: bool = False) -> int:

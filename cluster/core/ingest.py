@@ -33,7 +33,7 @@ from cluster.core.messages import (
 )
 from cluster.core.poison import ENDED, NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
 from cluster.core.prefilter import Prefilter
-from cluster.core.routed import Routed, RoutedEvents
+from cluster.core.routed import Item, RoutedEvent, RoutedEvents
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
@@ -80,13 +80,14 @@ class IngestedSlice:
     counts: Counts = field(default_factory=Counts)
 
 
-class _Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Plan:
     """What to do with events of one log type."""
 
     log_type: LogType
     splits: bool
-    rules: tuple[tuple[int, Rule, Recall], ...]
-    """(ordinal in the pack, rule, what its probes came to), ascending."""
+    rules: tuple[tuple[int, tuple[int, ...], Rule, Recall], ...]
+    """(ordinal in the pack, the same alone in a tuple, rule, what its probes came to), ascending."""
     candidates: Callable[[dict[str, Any]], tuple[int, ...]]
     """Which of `rules` an event can concern."""
     time_of: Callable[[dict[str, Any]], float | None]
@@ -170,8 +171,6 @@ class Decoder:
         self._failure: Exception | None = None
         self._log_types = dict(log_types)
         self._context_of = context_of
-        self._known: dict[tuple[str, str], tuple[_Parse, EventContext | None]] = {}
-        """(log type, source) -> what events of both share."""
 
     def log_type(self, name: str) -> LogType:
         found = self._log_types.get(name)
@@ -179,28 +178,38 @@ class Decoder:
             found = self._log_types[name] = undefined(name)
         return found
 
-    def routed(self, item: Routed, source: str) -> PantherEvent:
+    def routed(self, event: RoutedEvent, source: str) -> PantherEvent:
         """A routed event, which is parsed only if more is asked of it than at ingest."""
-        name = item[4]
-        kind = self._known.get((name, source))
-        if kind is None:
-            kind = self._known[name, source] = (
-                partial(self._parsed, self.log_type(name), source),
-                self._context_of(name),
-            )
-        parse_item, context = kind
+        context = self._context_of(event.log_type)
         if self.plain:
-            return PantherEvent(*parse_item(item), context)
-        return RecalledEvent(item[7], item[8], parse_item, item, context)
+            return PantherEvent(*self._parsed(source, event), context)
+        return RecalledEvent(event.known, event.epoch_s, partial(self._parsed, source), event, context)
 
-    def _parsed(self, log_type: LogType, source: str, item: Routed) -> tuple[dict[str, Any], Derived]:
+    def items(self, events: RoutedEvents, source: str) -> Callable[[Item], PantherEvent]:
+        """routed() for the events of a slice, as its columns have them."""
+        if self.plain:
+            return lambda item: self.routed(events.event(item), source)
+        contexts: dict[str, EventContext | None] = {}
+
+        def parsed(item: Item) -> _Parsed:
+            return self._parsed(source, events.event(item))
+
+        def recalled(item: Item) -> RecalledEvent:
+            row, name, _, known = item
+            if name not in contexts:
+                contexts[name] = self._context_of(name)
+            return RecalledEvent(known, row[6], parsed, item, contexts[name])
+
+        return recalled
+
+    def _parsed(self, source: str, event: RoutedEvent) -> _Parsed:
         """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""
-        _, position, time_s, _, _, _, raw, _, _ = item
+        log_type, position, raw = self.log_type(event.log_type), event.position, event.raw
         if not isinstance(raw, bytes):
             raw = self._read_again(position, *raw)
         _, _, sub = place_of(position)
-        event = log_type.events_of(cast(dict[str, Any], parse(raw)))[sub]
-        return event, log_type.derive(event, time_s, position, source)
+        data = log_type.events_of(cast(dict[str, Any], parse(raw)))[sub]
+        return data, log_type.derive(data, event.time_s, position, source)
 
     def _read_again(self, position: Position, length_bytes: int, digest: int) -> bytes:
         try:
@@ -218,7 +227,8 @@ class Decoder:
             raise failure
 
 
-_Parse = Callable[[Routed], tuple[dict[str, Any], Derived]]
+_Parsed = tuple[dict[str, Any], Derived]
+"""An event and its p_ fields."""
 
 
 class Ingest:
@@ -265,7 +275,7 @@ class Ingest:
             plan = _Plan(
                 kind,
                 kind.split is not None,
-                tuple((n, rule, Recall(self._room, off=self._decoder.plain)) for n, rule in chosen),
+                tuple((n, (n,), rule, Recall(self._room, off=self._decoder.plain)) for n, rule in chosen),
                 index.candidates,
                 kind.timer(),
                 prefilter,
@@ -418,7 +428,7 @@ class Ingest:
         rules = plan.rules
         folded: list[dict[str, str]] = []
         for candidate in candidates:
-            ordinal, rule, recall = rules[candidate]
+            ordinal, alone, rule, recall = rules[candidate]
             reached = None if recall.off else recall.find(data, folded)
             if reached is None:
                 if event is None:
@@ -431,7 +441,7 @@ class Ingest:
                 continue
             owner = work.owners[group]
             if touched is None:
-                touched, known = {owner: (ordinal,)}, asked
+                touched, known = {owner: alone}, asked
             else:
                 touched[owner] = (*touched.get(owner, ()), ordinal)
                 known = {**known, **asked}

@@ -24,8 +24,9 @@ except ImportError:  # no wheel for this platform
 _SAFE = re.compile(r"[ !#-.0-\[\]-~]+")
 """Printable ASCII without quote, slash and backslash: such a text has one spelling in JSON, unless `\\u` is used."""
 
-_ALSO_PARSED = (rb"\\u", rb"\\/", rb'"p_log_type"')
-"""`\\u` and `\\/` may spell a text in another way; with a p_log_type the record may be for other rules."""
+_ALSO_PARSED = (rb"\\u", rb"\\/", rb'"p_log')
+"""`\\u` and `\\/` may spell a text in another way; with a p_log_type the record may be for other rules. Of that its beginning is
+looked for: beyond eight bytes Hyperscan has to look twice, 0.03 us a line."""
 
 _ODD = (rb"\n[^{]", rb"[^}\r]\n", rb"[^}]\r\n")
 """A line that does not look like an object from end to end, a blank one included."""

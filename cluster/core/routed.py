@@ -1,14 +1,13 @@
 """Routed events: those of one slice for one shard, by columns.
 
 A tuple for each would be a dozen small objects that stay while others come and go around them: then what is parsed next lies
-scattered in memory, and parsing takes half as long again. Numbers in arrays are also pickled at once.
+scattered in memory, and parsing takes half as long again. All numbers of an event are a row of bytes, pickled at once.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from itertools import repeat
+from struct import Struct
 from typing import NamedTuple
 
 from rules.recall import Known
@@ -19,8 +18,14 @@ Position = tuple[int, ...]
 Cited = tuple[int, int]
 """(length in bytes, digest) of a record that is not carried along, for it can be read again at its place."""
 
-Routed = tuple[int, Position, float, float, str, tuple[int, ...], bytes | Cited, Known, int]
-"""A RoutedEvent as it comes out of the columns."""
+_ROW = Struct("<qqddqQq")
+
+Row = tuple[int, int, float, float, int, int, int]
+"""(place, offset, time_s, local_w_s, length in bytes, digest, epoch_s) as in a RoutedEvent; no length and no digest of a record
+that is carried along."""
+
+Item = tuple[Row, str, tuple[int, ...], Known]
+"""(row, log_type, rules, known): an event as the columns have it."""
 
 
 class RoutedEvent(NamedTuple):
@@ -43,35 +48,27 @@ class RoutedEvent(NamedTuple):
 
 
 class RoutedEvents:
-    """Events in the order of the slice. Iterating gives a Routed for each."""
+    """Events in the order of the slice, of which each has a place of its own. Iterating gives a RoutedEvent for each."""
 
-    __slots__ = ("_bytes", "_digests", "_epochs_s", "_known", "_lengths", "_local_w_s", "_log_types", "_offsets",
-                 "_partition", "_places", "_subs", "_times_s", "rules")  # fmt: skip
+    __slots__ = ("_known", "_log_types", "_partition", "_raws", "_rows", "rules", "subs")
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
-        self._places = array("q")
-        self._offsets = array("q")
-        self._subs: dict[int, int] = {}
-        """Index of the event -> its sub-index, of those that have one: log types that split records are rare."""
-        self._times_s = array("d")
-        self._local_w_s = array("d")
+        self._rows = bytearray()
         self._log_types: list[str] = []
         self.rules: list[tuple[int, ...]] = []
         """Of each event."""
-        self._lengths = array("q")
-        self._digests = array("Q")
-        """Both 0 for records that are carried along."""
-        self._bytes: dict[int, bytes] = {}
-        """Index of the event -> its record, of those that are."""
         self._known: list[Known] = []
-        self._epochs_s = array("q")
+        self.subs: dict[int, int] = {}
+        """Place -> sub-index, of the events that have one: log types that split records are rare."""
+        self._raws: dict[int, bytes] = {}
+        """Place -> record, of those that are carried along."""
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.rules)
 
     def __repr__(self) -> str:
-        return f"RoutedEvents({list(self)})"
+        return f"RoutedEvents({list(map(tuple, self))})"
 
     def append(
         self,
@@ -86,47 +83,30 @@ class RoutedEvents:
         epoch_s: int,
     ) -> None:
         if len(position) > 2:
-            self._subs[len(self._places)] = position[2]
+            self.subs[place] = position[2]
         if isinstance(raw, bytes):
-            self._bytes[len(self._places)] = raw
+            self._raws[place] = raw
             raw = (0, 0)
-        self._places.append(place)
-        self._offsets.append(position[1])
-        self._times_s.append(time_s)
-        self._local_w_s.append(local_w_s)
+        length_bytes, digest = raw
+        self._rows += _ROW.pack(place, position[1], time_s, local_w_s, length_bytes, digest, epoch_s)
         self._log_types.append(log_type)
         self.rules.append(rules)
-        self._lengths.append(raw[0])
-        self._digests.append(raw[1])
         self._known.append(known)
-        self._epochs_s.append(epoch_s)
 
-    def __iter__(self) -> Iterator[Routed]:
-        return zip(
-            self._places,
-            self._positions(),
-            self._times_s,
-            self._local_w_s,
-            self._log_types,
-            self.rules,
-            self._raws(),
-            self._known,
-            self._epochs_s,
-            strict=True,
-        )
+    def __iter__(self) -> Iterator[RoutedEvent]:
+        return map(self.event, self.items())
 
-    def _positions(self) -> Iterator[Position]:
-        plain = zip(repeat(self._partition), self._offsets)
-        if not self._subs:
-            return plain
-        subs = self._subs
-        return ((*position, subs[n]) if n in subs else position for n, position in enumerate(plain))
+    def items(self) -> Iterator[Item]:
+        """The same, as the columns have them: who wants but a part makes nothing of the rest."""
+        return zip(_ROW.iter_unpack(self._rows), self._log_types, self.rules, self._known, strict=True)
 
-    def _raws(self) -> Iterator[bytes | Cited]:
-        if len(self._bytes) == len(self._places):
-            return iter(self._bytes.values())
-        cited = zip(self._lengths, self._digests, strict=True)
-        if not self._bytes:
-            return cited
-        carried = self._bytes
-        return (carried.get(n, each) for n, each in enumerate(cited))
+    def event(self, item: Item) -> RoutedEvent:
+        (place, offset, time_s, local_w_s, length_bytes, digest, epoch_s), log_type, rules, known = item
+        position = self.position(place, offset)
+        raw = self._raws.get(place, (length_bytes, digest))
+        return RoutedEvent(place, position, time_s, local_w_s, log_type, rules, raw, known, epoch_s)
+
+    def position(self, place: int, offset: int) -> Position:
+        if place in self.subs:
+            return self._partition, offset, self.subs[place]
+        return self._partition, offset

@@ -646,18 +646,23 @@ class Shard:
         evaluation = self._alone if alone else self._among_others
         state = self.state
         clock = self._watermark.clock(routed.times, self._config.lateness_s)
-        epoch.rule_sets.update(routed.events.rules)
         touched = epoch.touched
-        rules, decode = self._rules, self._decoder.routed
+        events, subs = routed.events, routed.events.subs
+        rules, decode = self._rules, self._decoder.items(events, source)
+        epoch.rule_sets.update(events.rules)
         cells = self._cells
         suspects = self._suspected(cut)
         begin_run(cells, partition, final=alone)
-        for item in routed.events:
-            place, position, time_s, local_w_s, _, ordinals, _, _, _ = item
-            event = decode(item, source)
+        evaluation.run_here()
+        for item in events.items():
+            (place, offset, time_s, local_w_s, _, _, _), _, ordinals, _ = item
+            event = decode(item)
             clock_s = state.clock_s = clock(place, local_w_s, time_s)
-            evaluation.begin_event(time_s, position)
-            cells[OFFSET], cells[SUB] = position[1], position[2] if len(position) > 2 else 0
+            position: Position = (partition, offset)
+            if subs:
+                position, cells[SUB] = events.position(place, offset), subs.get(place, 0)
+            evaluation.event_time_s, evaluation.position = time_s, position
+            cells[OFFSET] = offset
             for ordinal in ordinals:
                 cells[ORDINAL] = ordinal
                 rule = rules[ordinal]
@@ -670,10 +675,10 @@ class Shard:
                 if outcome is DEFERRED:
                     order = (routed.number, place, ordinal)
                     keys = evaluation.keys()
-                    epoch.joining.append(JoinedEvaluation(order, partition, clock_s, RoutedEvent(*item), keys))
+                    epoch.joining.append(JoinedEvaluation(order, partition, clock_s, events.event(item), keys))
                 elif outcome is not NO_MATCH:
-                    self._outcome(epoch, routed.number, RoutedEvent(*item), event, ordinal, clock_s, outcome, found)
-            cells[ORDINAL] = NOTHING
+                    self._outcome(epoch, routed.number, events.event(item), event, ordinal, clock_s, outcome, found)
+        cells[ORDINAL] = NOTHING
 
     def _suspected(self, cut: EpochCut) -> frozenset[int]:
         """The ordinals of the rules that run in the lane only, where it can be told whether they hang (poison.py)."""
@@ -833,7 +838,7 @@ class Shard:
         for part in self._slices(epoch):
             partition = epoch.cut.tasks[part.number].slice.partition
             clock = watermark.clock(part.times, self._config.lateness_s)
-            for item in map(RoutedEvent._make, part.events):
+            for item in part.events:
                 clock_s = clock(item.place, item.local_w_s, item.time_s)
                 for ordinal in item.rules:
                     order = (part.number, item.place, ordinal)

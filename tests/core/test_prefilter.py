@@ -14,7 +14,7 @@ from cluster.core.lines import offsets_of
 from cluster.core.messages import Lines, Records
 from cluster.core.poison import unwatched
 from cluster.core.prefilter import Prefilter
-from cluster.core.routed import Routed
+from cluster.core.routed import RoutedEvent
 from rules.pack import Pack
 from tests.core.test_shard import IMPORT, TYPES, pack_of
 
@@ -37,12 +37,12 @@ def ingest(pack: Pack, lines: list[bytes], *, prefilter: bool, uncut: bool = Fal
     return machine.slice(0, 0, "p.jsonl", "T", records, None, balanced(3, 64), 3)
 
 
-def routed(done: IngestedSlice) -> list[list[Routed]]:
+def routed(done: IngestedSlice) -> list[list[RoutedEvent]]:
     """What goes where, but for the places, of which only the order counts."""
     for part in done.routed:
-        places = [event[0] for event in part.events]
+        places = [event.place for event in part.events]
         assert places == sorted(set(places))
-    return [[(0, *event[1:]) for event in part.events] for part in done.routed]
+    return [[event._replace(place=0) for event in part.events] for part in done.routed]
 
 
 def matched(done: IngestedSlice) -> list[FinalMatch]:
