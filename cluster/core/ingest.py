@@ -111,6 +111,7 @@ class _Work:
     """The time of the event in hand: its own, else that of the one before it (DESIGN 11.3)."""
     events: int = 0
     """How many were parsed so far: the place of the event in hand."""
+    probes: int = 0
     cites: bool = False
     """The record in hand need not be carried along."""
     matched: bool = False
@@ -353,6 +354,7 @@ class Ingest:
             if batch.skipped:
                 self._settle(work, batch.backwards(settled, batch.end), log_type)
         done.counts.events = work.events + done.counts.skipped_unparsed
+        done.counts.probes = work.probes
         for rule_id in default.unfiltered:
             done.counts.rules[rule_id] = RuleCounts(parsed=work.events)
         done.dead_letters += [_too_long(number, partition, source, long) for long in too_long]
@@ -445,7 +447,7 @@ class Ingest:
             else:
                 touched[owner] = (*touched.get(owner, ()), ordinal)
                 known = {**known, **asked}
-        work.done.counts.probes += len(candidates)
+        work.probes += len(candidates)
         if touched is not None:  # once for each shard that owns a key
             w_s, name, place, routed = work.clock.local_w_s, plan.log_type.name, work.events, work.done.routed
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
@@ -582,20 +584,18 @@ def _batches(records: Records, prefilter: Prefilter | None, too_long: list[TooLo
 
 
 def _batch_of_lines(lines: Lines, prefilter: Prefilter | None) -> _Batch:
-    spans = None if prefilter is None else prefilter.lines(lines)
-    if spans is None:
+    found = None if prefilter is None else prefilter.lines(lines)
+    if found is None:
         return _batch_of_records(*cut(lines), None)._replace(again=lines.again)
-    data, end = lines.data, lines.end
-    starts = [start for start, _ in spans]
-    stops = [stop + 1 for _, stop in spans]
-    offsets = [lines.offset + start for start in starts]
+    data, offset = lines.data, lines.offset
+    starts, stops = found
     return _Batch(
-        [data[start:stop] for start, stop in spans],
-        offsets,
+        [data[start:stop] for start, stop in zip(starts, stops, strict=True)],
+        [offset + start for start in starts],
         starts,
-        stops,
-        end,
-        count(lines) - len(spans),
+        [stop + 1 for stop in stops],
+        lines.end,
+        count(lines) - len(starts),
         data,
         lines.again,
     )

@@ -31,9 +31,6 @@ looked for: beyond eight bytes Hyperscan has to look twice, 0.03 us a line."""
 _ODD = (rb"\n[^{]", rb"[^}\r]\n", rb"[^}]\r\n")
 """A line that does not look like an object from end to end, a blank one included."""
 
-Span = tuple[int, int]
-
-
 def _database(patterns: list[bytes], ids: list[int]) -> Any:
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(expressions=patterns, ids=ids)
@@ -56,26 +53,28 @@ class Prefilter:
             return None
         return Prefilter(f'"{text}"'.encode() for text in wanted)
 
-    def lines(self, lines: Lines) -> list[Span] | None:
-        """(start, end without newline) in `data` of the lines to parse; None where a line is odd and all must be."""
+    def lines(self, lines: Lines) -> tuple[list[int], list[int]] | None:
+        """Where in `data` the lines to parse start, and where each one's newline is, or would be; None where a line is odd and
+        all must be parsed."""
         data, end = lines.data, lines.end
         hits = self._hits(data, end)
         if hits is None:
             return None
-        spans: list[Span] = []
-        begin = data.rfind
+        starts: list[int] = []
+        stops: list[int] = []
+        begin, find = data.rfind, data.find
         stop = 0
         for hit in hits:
             if hit <= stop:
                 continue  # the line has been found already
             if hit > end:
                 break
-            start = begin(b"\n", stop, hit) + 1 or stop
-            stop = data.find(b"\n", hit, end)
+            starts.append(begin(b"\n", stop, hit) + 1 or stop)
+            stop = find(b"\n", hit, end)
             if stop < 0:
                 stop = end
-            spans.append((start, stop))
-        return spans
+            stops.append(stop)
+        return starts, stops
 
     def records(self, raws: list[bytes]) -> list[int] | None:
         """Which of some records to parse; None where one is odd and all must be."""

@@ -13,8 +13,6 @@ from rules.guards.facts import ABSENT, Clause, Path, value_at
 if TYPE_CHECKING:
     from rules.guards import Guard
 
-_COMPARABLE = frozenset({str, int, float, bool, type(None), type(ABSENT)})
-
 _ONE_SPELLING = re.compile(r"[ !#-.0-\[\]-~]+")
 """Printable ASCII without quote, slash and backslash: JSON spells such a text in one way, unless it uses `\\u`."""
 
@@ -82,16 +80,19 @@ class Index:
                 actual = folded.get(lower)
                 if actual is not None:
                     value = event[actual]
-            if type(value) in _COMPARABLE:
+            try:
                 group = table.get(value)
-                if group is not None:
-                    found += (group,)
+            except TypeError:  # a dict or a list: no guard is about those
+                continue
+            if group is not None:
+                found += (group,)
         for path, table in self._deep:
-            value = value_at(event, path)
-            if type(value) in _COMPARABLE:
-                group = table.get(value)
-                if group is not None:
-                    found += (group,)
+            try:
+                group = table.get(value_at(event, path))
+            except TypeError:
+                continue
+            if group is not None:
+                found += (group,)
         if not found:
             return self._always
         merged = self._merged.get(found)
