@@ -301,29 +301,32 @@ class Recall:
         """
         self._walks += 1
         step = self._top.get(None)
-        while type(step) is _Fork:
-            value = data.get(step.first, MISSING)
-            if value is MISSING:
-                if not folded:
-                    folded.append(folded_keys(data))
-                actual = folded[0].get(step.lower)
-                if actual is not None:
-                    value = data[actual]
-            if step.deep:
-                for key in step.rest:
-                    if type(value) is not dict:
-                        value = None
-                        break
-                    inner = value.get(key, MISSING)
-                    value = find_folded(value, key) if inner is MISSING else inner
+        try:
+            while type(step) is _Fork:
+                value = data.get(step.first, MISSING)
                 if value is MISSING:
-                    value = None
-            kind = type(value)
-            if kind is not str and value is not None and value is not MISSING:
-                if kind is not int and kind is not bool:
-                    return None  # see _fits()
-                value = kind, value
-            step = step.ways.get(value)
+                    if not folded:
+                        folded.append(folded_keys(data))
+                    actual = folded[0].get(step.lower)
+                    if actual is not None:
+                        value = data[actual]
+                if step.deep:
+                    for key in step.rest:
+                        if type(value) is not dict:
+                            value = None
+                            break
+                        value = value[key] if key in value else find_folded(value, key)
+                    if value is MISSING:
+                        value = None
+                if type(value) is str or value is None or value is MISSING:
+                    step = step.ways[value]
+                else:
+                    kind = type(value)
+                    if kind is not int and kind is not bool:
+                        return None  # see _fits()
+                    step = step.ways[kind, value]
+        except KeyError:
+            return None
         return step  # type: ignore[return-value]
 
     def learn(self, known: Known, group: int, outcome: Outcome | None = None) -> None:

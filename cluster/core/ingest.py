@@ -33,7 +33,7 @@ from cluster.core.messages import (
 )
 from cluster.core.poison import ENDED, NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
 from cluster.core.prefilter import Prefilter
-from cluster.core.routed import Item, RoutedEvent, RoutedEvents
+from cluster.core.routed import Item, RoutedEvent, RoutedEvents, packed
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
@@ -448,13 +448,19 @@ class Ingest:
                 touched[owner] = (*touched.get(owner, ()), ordinal)
                 known = {**known, **asked}
         work.probes += len(candidates)
-        if touched is not None:  # once for each shard that owns a key
-            w_s, name, place, routed = work.clock.local_w_s, plan.log_type.name, work.events, work.done.routed
+        if touched is not None:
+            clock, place = work.clock, work.events
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
-            carried = (len(raw), digest_of(raw)) if work.cites else raw
-            for owner, ordinals in touched.items():
-                routed[owner].events.append(place, position, time_s, w_s, name, ordinals, carried, known, epoch_s)
-            work.clock.activate(place, time_s)
+            length_bytes, digest = (len(raw), digest_of(raw)) if work.cites else (0, 0)
+            row = packed(place, position[1], time_s, clock.local_w_s, length_bytes, digest, epoch_s)
+            for owner, ordinals in touched.items():  # once for each shard that owns a key
+                events = work.done.routed[owner].events
+                events.append(row, plan.log_type.name, ordinals, known)
+                if not work.cites:
+                    events.carry(place, raw)
+                if plan.splits and len(position) > 2:
+                    events.subs[place] = position[2]
+            clock.activate(place, time_s)
         elif work.matched:
             work.clock.activate(work.events, time_s)
         work.matched = False

@@ -6,7 +6,7 @@ scattered in memory, and parsing takes half as long again. All numbers of an eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ Cited = tuple[int, int]
 """(length in bytes, digest) of a record that is not carried along, for it can be read again at its place."""
 
 _ROW = Struct("<qqddqQq")
+
+packed: Callable[[int, int, float, float, int, int, int], bytes] = _ROW.pack
+"""A Row as bytes."""
 
 Row = tuple[int, int, float, float, int, int, int]
 """(place, offset, time_s, local_w_s, length in bytes, digest, epoch_s) as in a RoutedEvent; no length and no digest of a record
@@ -70,28 +73,16 @@ class RoutedEvents:
     def __repr__(self) -> str:
         return f"RoutedEvents({list(map(tuple, self))})"
 
-    def append(
-        self,
-        place: int,
-        position: Position,
-        time_s: float,
-        local_w_s: float,
-        log_type: str,
-        rules: tuple[int, ...],
-        raw: bytes | Cited,
-        known: Known,
-        epoch_s: int,
-    ) -> None:
-        if len(position) > 2:
-            self.subs[place] = position[2]
-        if isinstance(raw, bytes):
-            self._raws[place] = raw
-            raw = (0, 0)
-        length_bytes, digest = raw
-        self._rows += _ROW.pack(place, position[1], time_s, local_w_s, length_bytes, digest, epoch_s)
+    def append(self, row: bytes, log_type: str, rules: tuple[int, ...], known: Known) -> None:
+        """Of an event that has no sub-index, and whose record is cited. `row` is packed()."""
+        self._rows += row
         self._log_types.append(log_type)
         self.rules.append(rules)
         self._known.append(known)
+
+    def carry(self, place: int, record: bytes) -> None:
+        """Its record goes along with the event at a place."""
+        self._raws[place] = record
 
     def __iter__(self) -> Iterator[RoutedEvent]:
         return map(self.event, self.items())

@@ -7,7 +7,7 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.core.routed import RoutedEvent, RoutedEvents
+from cluster.core.routed import RoutedEvent, RoutedEvents, packed
 
 TIMES = st.floats(allow_nan=False, width=64)
 EVENTS = st.lists(
@@ -31,7 +31,13 @@ EVENTS = st.lists(
 def test_events_come_out_as_they_went_in_also_of_another_process(events: list[RoutedEvent]) -> None:
     columns = RoutedEvents(3)
     for event in events:
-        columns.append(*event)
+        cited = (0, 0) if isinstance(event.raw, bytes) else event.raw
+        row = packed(event.place, event.position[1], event.time_s, event.local_w_s, *cited, event.epoch_s)
+        columns.append(row, event.log_type, event.rules, event.known)
+        if isinstance(event.raw, bytes):
+            columns.carry(event.place, event.raw)
+        if len(event.position) > 2:
+            columns.subs[event.place] = event.position[2]
 
     for same in columns, pickle.loads(pickle.dumps(columns)):
         assert list(same) == events
