@@ -56,8 +56,8 @@ def keys_of(touched: Touched) -> tuple[str, ...]:
 class Evaluation:
     """What one shard's evaluations share. Not thread-safe, on purpose: a helper called in another thread is refused."""
 
-    __slots__ = ("_holds", "_others", "_random", "_refused", "_tell_ended", "_thread", "_unwinding", "ended", "event_time_s",
-                 "foreign", "key", "position", "rule_id", "stale", "state", "strayed", "swallowing", "varies")  # fmt: skip
+    __slots__ = ("_holds", "_random", "_refused", "_tell_ended", "_thread", "_unwinding", "ended", "event_time_s", "foreign",
+                 "key", "others", "position", "rule_id", "stale", "state", "strayed", "swallowing", "varies")  # fmt: skip
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Evaluation:
         """The first key that the evaluation asked state for."""
         self.ended = False
         """A helper ended the evaluation; whatever the rule did after that does not count."""
-        self._others: dict[str, None] | None = None
+        self.others: dict[str, None] | None = None
         """The keys after the first, each once."""
         self.foreign = False
         """It was ended by a key which the state does not hold."""
@@ -111,7 +111,7 @@ class Evaluation:
     def begin(self, rule_id: str) -> None:
         """Forget what the evaluation before came to."""
         self.rule_id = rule_id
-        self.key = self._others = self._random = None
+        self.key = self.others = self._random = None
         self.ended = self.foreign = self.strayed = self.varies = False
 
     def reach(self, key: str) -> State:
@@ -125,13 +125,13 @@ class Evaluation:
         state = self.state
         if self.key is None:
             self.key = key
-        elif key == self.key or (self._others is not None and key in self._others):
+        elif key == self.key or (self.others is not None and key in self.others):
             assert state is not None
             return state
-        elif self._others is None:
-            self._others = {key: None}
+        elif self.others is None:
+            self.others = {key: None}
         else:
-            self._others[key] = None
+            self.others[key] = None
         if state is None:
             self._end()
         # Unless stale, what is stored is held: to look for it costs least, and is what the helper does next.
@@ -176,7 +176,7 @@ class Evaluation:
 
     def touched(self) -> Touched:
         """The same, to be kept: most ask for one key, and then it costs nothing."""
-        return self.key if self._others is None else (cast(str, self.key), *self._others)
+        return self.key if self.others is None else (cast(str, self.key), *self.others)
 
     @property
     def random(self) -> random.Random:

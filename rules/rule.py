@@ -164,7 +164,18 @@ class Rule:
         if self._restorer is not None:
             self._restorer.restore()
         try:
-            outcome = self._unless_matched(event)
+            if self._filter is None:  # _unless_matched() but for the call: nearly all evaluations end here
+                try:
+                    verdict = self._rule(event)
+                except StateReached:
+                    return NO_MATCH
+                except BaseException as error:
+                    return Outcome(None, (_error("rule", error),))
+                if verdict is False:
+                    return NO_MATCH
+                outcome = self._unusable(verdict)
+            else:
+                outcome = self._unless_matched(event)
             if outcome is not None:
                 return outcome
             errors: list[RuleError] = []
@@ -212,15 +223,18 @@ class Rule:
                 return Outcome(None, (_error("inline_filters", error),))
         try:
             verdict = self._rule(event)
-            if verdict is False:
-                return NO_MATCH
-            if verdict is not True:
-                raise _wrong_type("policy" if self.kind == "policy" else "rule", "bool", verdict)
         except StateReached:
             raise
         except BaseException as error:
             return Outcome(None, (_error("rule", error),))
-        return None
+        return NO_MATCH if verdict is False else self._unusable(verdict)
+
+    def _unusable(self, verdict: object) -> Outcome | None:
+        """The error that what rule() returned comes to; None for True."""
+        if verdict is True:
+            return None
+        kind = "policy" if self.kind == "policy" else "rule"
+        return Outcome(None, (_error("rule", _wrong_type(kind, "bool", verdict)),))
 
     def _match(self, event: PantherEvent, errors: list[RuleError]) -> Match:
         """Call the auxiliary functions in the contract's order."""

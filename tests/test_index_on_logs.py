@@ -87,7 +87,7 @@ class Comparison:
 
     def add(self, event: dict[str, Any], log_type: LogType) -> None:
         rules, index, _ = self.of(log_type.name)
-        kept = set(index.candidates(event))
+        kept = set(index.candidates(event, []))
         position = (0, self.events)
         self.events += 1
         found: tuple[list[Any], list[Any]] = ([], [])

@@ -88,8 +88,8 @@ class _Plan:
     splits: bool
     rules: tuple[tuple[int, tuple[int, ...], Rule, Recall], ...]
     """(ordinal in the pack, the same alone in a tuple, rule, what its probes came to), ascending."""
-    candidates: Callable[[dict[str, Any]], tuple[int, ...]]
-    """Which of `rules` an event can concern."""
+    candidates: Callable[[dict[str, Any], list[dict[str, str]]], tuple[int, ...]]
+    """Which of `rules` an event can concern (Index.candidates)."""
     time_of: Callable[[dict[str, Any]], float | None]
     prefilter: Prefilter | None
     unfiltered: tuple[str, ...]
@@ -347,9 +347,10 @@ class Ingest:
                     work.current_s = done.last_time_s = own_s
                 elif work.current_s is None:
                     return self._needs_time(records, log_type)
-                candidates = plan.candidates(record)
+                folded: list[dict[str, str]] = []
+                candidates = plan.candidates(record, folded)
                 if candidates:
-                    self._on_event(work, plan, candidates, record, (partition, offset), raw)
+                    self._on_event(work, plan, candidates, record, folded, (partition, offset), raw)
                 work.events += 1
             if batch.skipped:
                 self._settle(work, batch.backwards(settled, batch.end), log_type)
@@ -380,10 +381,11 @@ class Ingest:
             work.current_s = work.done.last_time_s = own_s
         elif work.current_s is None:
             return False
-        candidates = plan.candidates(event)
+        folded: list[dict[str, str]] = []
+        candidates = plan.candidates(event, folded)
         if candidates:
             self._cells[SUB] = position[2] if len(position) > 2 else 0
-            self._on_event(work, plan, candidates, event, position, raw)
+            self._on_event(work, plan, candidates, event, folded, position, raw)
         work.events += 1
         return True
 
@@ -397,6 +399,7 @@ class Ingest:
         plan: _Plan,
         candidates: tuple[int, ...],
         data: dict[str, Any],
+        folded: list[dict[str, str]],
         position: Position,
         raw: bytes,
     ) -> None:
@@ -408,7 +411,7 @@ class Ingest:
             work.done.errors.append(found)
         candidates = tuple(candidate for candidate in candidates if skips.runs(place, plan.rules[candidate][0]))
         if candidates:
-            self._event(work, plan, candidates, data, position, raw)
+            self._event(work, plan, candidates, data, folded, position, raw)
 
     def _event(
         self,
@@ -416,6 +419,7 @@ class Ingest:
         plan: _Plan,
         candidates: tuple[int, ...],
         data: dict[str, Any],
+        folded: list[dict[str, str]],
         position: Position,
         raw: bytes,
     ) -> None:
@@ -428,7 +432,6 @@ class Ingest:
         touched: dict[int, tuple[int, ...]] | None = None
         known: Known = {}
         rules = plan.rules
-        folded: list[dict[str, str]] = []
         for candidate in candidates:
             ordinal, alone, rule, recall = rules[candidate]
             reached = None if recall.off else recall.find(data, folded)

@@ -671,7 +671,7 @@ class Shard:
                 else:
                     outcome = evaluate(rule, event, evaluation)
                 if not alone:
-                    touched.append(evaluation.touched())
+                    touched.append(evaluation.key if evaluation.others is None else evaluation.touched())
                 if outcome is DEFERRED:
                     order = (routed.number, place, ordinal)
                     keys = evaluation.keys()

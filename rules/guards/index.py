@@ -68,16 +68,18 @@ class Index:
             if not any(all(type(fact.value) is str for fact in clause) for clause in clauses)
         )  # fmt: skip
 
-    def candidates(self, event: dict[str, Any]) -> tuple[int, ...]:
-        """The rules whose guard may hold of an event, ascending. The event is raw: keys count without regard to case."""
+    def candidates(self, event: dict[str, Any], folded: list[dict[str, str]]) -> tuple[int, ...]:
+        """The rules whose guard may hold of an event, ascending. The event is raw: keys count without regard to case.
+
+        `folded` is empty, or has the event's folded_keys(), for all who look at it: they are made once.
+        """
         found: tuple[int, ...] = ()
-        folded: dict[str, str] | None = None
         for field, lower, table in self._flat:
             value = event.get(field, ABSENT)
             if value is ABSENT:
-                if folded is None:
-                    folded = folded_keys(event)
-                actual = folded.get(lower)
+                if not folded:
+                    folded.append(folded_keys(event))
+                actual = folded[0].get(lower)
                 if actual is not None:
                     value = event[actual]
             try:

@@ -288,4 +288,4 @@ def test_no_event_that_a_guard_leaves_out_matches_or_reaches_state(
         if outcome.match is not None or outcome is REACHED:
             note(f"{made[0][made[0].index('def aid') :]}\n{event}\n{guard}")
             assert holds(facts, event)
-            assert index.candidates(event) == (0,)
+            assert index.candidates(event, []) == (0,)
