@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from rules.errors import InvalidPack, Problem, SourceLocation
-from rules.times import BadTime, format_time, parse_time
+from rules.times import BadTime, format_time, parse_time, timer
 
 __all__ = [
     "BadTime",
@@ -292,15 +292,7 @@ class LogType:
         """time_of() as a function: nearly all log types have one field for the time, and each parsed event is asked."""
         if len(self.timestamp) != 1 or len(self.timestamp[0].names) != 1:
             return self.time_of
-        name = self.timestamp[0].names[0]
-
-        def time_of(event: Event) -> float | None:
-            value = event.get("p_event_time")
-            if value is None:
-                value = event.get(name)
-            return parse_time(value) if value else self.time_of(event)
-
-        return time_of
+        return timer("p_event_time", self.timestamp[0].names[0], self.time_of)
 
     def events_of(self, record: Event) -> list[Event]:
         """The events that one record holds: itself, except for log types that split theirs."""
