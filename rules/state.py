@@ -30,7 +30,7 @@ MAX_KEY_BYTES = 2048
 MAX_VALUE_BYTES = 400 * 1024
 """DynamoDB's limit for an item, which rules of this format were written under."""
 
-_REMEMBERED_MEMBERS = (8, 4096)
+_LEAST_REMEMBERED, _MOST_REMEMBERED = 8, 4096
 _REMEMBERED_SETS = 256
 """Which sets are remembered as sets, by their size, and how many: some 75 MB at the very worst."""
 
@@ -188,7 +188,8 @@ class State:
 
         Hot keys with many members are read all the time: copying a set costs a third of making it from a tuple.
         """
-        if not _REMEMBERED_MEMBERS[0] <= len(members) <= _REMEMBERED_MEMBERS[1]:
+        size = len(members)
+        if size < _LEAST_REMEMBERED or size > _MOST_REMEMBERED:
             return set(members)
         remembered = self._remembered.get(key)
         if remembered is None or remembered[0] is not members:
@@ -259,8 +260,7 @@ class State:
     ) -> None:
         """The same, by who has looked at its expiry already."""
         live = before_s is not None and before_s > self.clock_s
-        after_s = before_s if live and epoch_seconds is None else self._expiry_s(helper, key, epoch_seconds)
-        assert after_s is not None
+        after_s = None if live and epoch_seconds is None else self._expiry_s(helper, key, epoch_seconds)
         dirty = segment.dirty
         if key not in self._images:
             image = self._images[key] = UNKNOWN if before_s is None else segment.image(key)
@@ -270,25 +270,30 @@ class State:
                 dirty[key] = image
         elif key not in dirty:  # someone has taken what the evaluation wrote before
             dirty[key] = segment.image(key)
-        segment.expiries[key] = after_s
-        if before_s is None:
-            self._add(key)
-        elif not live:
-            segment.drop_values(key)
+        if after_s is not None:
+            segment.expiries[key] = after_s
+            if before_s is None:
+                self._add(key)
+            elif not live:
+                segment.drop_values(key)
 
     def _expiry_s(self, helper: str, key: str, epoch_seconds: object) -> int:
         if epoch_seconds is None:
             return int(self.clock_s) + NEW_KEY_TTL_S
-        if not isinstance(epoch_seconds, (int, float, str)):
-            raise TypeError(_no_expiry(helper, key, epoch_seconds))
-        try:
-            seconds = int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
-        except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
-            raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
+        seconds = epoch_seconds if type(epoch_seconds) is int else self._whole_seconds(helper, key, epoch_seconds)
         expiry_s = seconds if seconds >= RELATIVE_BELOW_S else int(self.clock_s) + seconds
         if not _LEAST <= expiry_s <= _MOST:
             raise ValueError(_no_expiry(helper, key, epoch_seconds))
         return expiry_s
+
+    @staticmethod
+    def _whole_seconds(helper: str, key: str, epoch_seconds: object) -> int:
+        if not isinstance(epoch_seconds, (int, float, str)):
+            raise TypeError(_no_expiry(helper, key, epoch_seconds))
+        try:
+            return int(float(epoch_seconds) if isinstance(epoch_seconds, str) else epoch_seconds)
+        except (ValueError, OverflowError):  # text that is no number; NaN; infinity, which "1e400" is too
+            raise ValueError(_no_expiry(helper, key, epoch_seconds)) from None
 
     def _add(self, key: str) -> None:
         """What a key needs that was not there."""
