@@ -645,7 +645,8 @@ class Shard:
         alone = cut.shards == 1
         evaluation = self._alone if alone else self._among_others
         state = self.state
-        clock = self._watermark.clock(routed.times, self._config.lateness_s)
+        lateness_s = self._config.lateness_s
+        first_index, earlier_s, later_s = self._watermark.horizons(routed.times, lateness_s)
         touched = epoch.touched
         events, subs = routed.events, routed.events.subs
         rules, decode = self._rules, self._decoder.items(events, source)
@@ -657,7 +658,12 @@ class Shard:
         for item in events.items():
             (place, offset, time_s, local_w_s, _, _, _), _, ordinals, _ = item
             event = decode(item)
-            clock_s = state.clock_s = clock(place, local_w_s, time_s)
+            clock_s = later_s if place > first_index else earlier_s  # Watermark.clock(), written out
+            if local_w_s - lateness_s > clock_s:
+                clock_s = local_w_s - lateness_s
+            if time_s > clock_s:
+                clock_s = time_s
+            state.clock_s = clock_s
             position: Position = (partition, offset)
             if subs:
                 position, cells[SUB] = events.position(place, offset), subs.get(place, 0)

@@ -32,16 +32,21 @@ class Watermark(NamedTuple):
     w_s: float = NEVER_S
     last_s: float = NEVER_S
 
+    def horizons(self, times: SliceTimes, lateness_s: float) -> tuple[int, float, float]:
+        """(index, earlier, later): what W before an event of a slice comes to, less the lateness, when self is the watermark at
+        the slice's start: the earlier one for events up to that index, the later one after it. But for what the slice adds."""
+        before_s = self.w_s - lateness_s
+        if times.first_index < 0:
+            return -1, before_s, before_s
+        return times.first_index, before_s, max(self.w_s, min(self.last_s, times.first_s)) - lateness_s
+
     def clock(self, times: SliceTimes, lateness_s: float) -> Callable[[int, float, float], float]:
         """The clock of a slice's evaluations (DESIGN 5), from their event's (index, local_w_s, time_s): its own time, but not
-        earlier than W before it, when self is the watermark at the slice's start, less the lateness."""
-        first_index, w_s = times.first_index, self.w_s
-        later_w_s = max(w_s, min(self.last_s, times.first_s)) if first_index >= 0 else w_s
+        earlier than W before it less the lateness."""
+        first_index, earlier_s, later_s = self.horizons(times, lateness_s)
 
         def clock_s(index: int, local_w_s: float, time_s: float) -> float:
-            before_s = later_w_s if index > first_index else w_s
-            horizon_s = (before_s if before_s > local_w_s else local_w_s) - lateness_s
-            return time_s if time_s > horizon_s else horizon_s
+            return max(time_s, local_w_s - lateness_s, later_s if index > first_index else earlier_s)
 
         return clock_s
 
