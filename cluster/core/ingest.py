@@ -407,7 +407,7 @@ class Ingest:
         skips, place = self._skips, place_of(position)
         for ordinal, error in skips.errors(place, (plan.rules[candidate][0] for candidate in candidates)):
             order = (work.number, work.events, ordinal)
-            found = FoundError(order, position, event_id_of(data, position), self._rules[ordinal].id, error)
+            found = FoundError(order, position, event_id_of(row_id_of(data), position), self._rules[ordinal].id, error)
             work.done.errors.append(found)
         candidates = tuple(candidate for candidate in candidates if skips.runs(place, plan.rules[candidate][0]))
         if candidates:
@@ -463,6 +463,8 @@ class Ingest:
                     events.carry(place, raw)
                 if plan.splits and len(position) > 2:
                     events.subs[place] = position[2]
+                if "p_row_id" in data and (row_id := row_id_of(data)):
+                    events.row_ids[place] = row_id
             clock.activate(place, time_s)
         elif work.matched:
             work.clock.activate(work.events, time_s)
@@ -520,7 +522,7 @@ class Ingest:
         """An outcome that needs no state."""
         done = work.done
         work.matched |= outcome.match is not None
-        event_id = event_id_of(data, position)
+        event_id = event_id_of(row_id_of(data), position)
         done.counts.evaluations += 1
         for error in outcome.errors:
             done.errors.append(FoundError(order, position, event_id, rule.id, error))
@@ -628,12 +630,17 @@ def _split(kind: LogType, raw: bytes, position: Position) -> list[tuple[dict[str
     return [(event, kind.time_of(event), (*position, sub)) for sub, event in enumerate(events)]
 
 
-def event_id_of(event: Mapping[str, Any], position: Position) -> str:
-    """The event's own p_row_id, else `<partition>:<offset>` (and `:<sub-index>` of a split record)."""
-    own = event.get("p_row_id")
-    if isinstance(own, str) and own:
-        return own
+def event_id_of(row_id: str | None, position: Position) -> str:
+    """The event's own id, else `<partition>:<offset>` (and `:<sub-index>` of a split record)."""
+    if row_id is not None:
+        return row_id
     return f"{position[0]}:{position[1]}" if len(position) == 2 else ":".join(map(str, position))
+
+
+def row_id_of(event: Mapping[str, Any]) -> str | None:
+    """The event's own p_row_id, if that is a text."""
+    own = event.get("p_row_id")
+    return own if isinstance(own, str) and own else None
 
 
 def _kind(value: object) -> str:

@@ -206,7 +206,7 @@ class Lane:
 
     def _keep(self, joined: JoinedEvaluation, rule: Rule, outcome: Outcome) -> None:
         routed = joined.event
-        event_id = event_id_of(self._event(joined).original, routed.position)
+        event_id = event_id_of(routed.row_id, routed.position)
         for error in outcome.errors:
             self.errors.append(FoundError(joined.order, routed.position, event_id, rule.id, error))
         if outcome.match is not None:

@@ -31,6 +31,7 @@ looked for: beyond eight bytes Hyperscan has to look twice, 0.03 us a line."""
 _ODD = (rb"\n[^{]", rb"[^}\r]\n", rb"[^}]\r\n")
 """A line that does not look like an object from end to end, a blank one included."""
 
+
 def _database(patterns: list[bytes], ids: list[int]) -> Any:
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(expressions=patterns, ids=ids)

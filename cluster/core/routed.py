@@ -48,12 +48,14 @@ class RoutedEvent(NamedTuple):
     """What the probes asked of the event, and found."""
     epoch_s: int
     """Its event_time_epoch()."""
+    row_id: str | None = None
+    """Its own id (row_id_of()), if it has one."""
 
 
 class RoutedEvents:
     """Events in the order of the slice, of which each has a place of its own. Iterating gives a RoutedEvent for each."""
 
-    __slots__ = ("_known", "_log_types", "_partition", "_raws", "_rows", "rules", "subs")
+    __slots__ = ("_known", "_log_types", "_partition", "_raws", "_rows", "row_ids", "rules", "subs")
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
@@ -64,6 +66,8 @@ class RoutedEvents:
         self._known: list[Known] = []
         self.subs: dict[int, int] = {}
         """Place -> sub-index, of the events that have one: log types that split records are rare."""
+        self.row_ids: dict[int, str] = {}
+        """Place -> id, of those that have one of their own."""
         self._raws: dict[int, bytes] = {}
         """Place -> record, of those that are carried along."""
 
@@ -74,7 +78,7 @@ class RoutedEvents:
         return f"RoutedEvents({list(map(tuple, self))})"
 
     def append(self, row: bytes, log_type: str, rules: tuple[int, ...], known: Known) -> None:
-        """Of an event that has no sub-index, and whose record is cited. `row` is packed()."""
+        """Of an event that has no sub-index and no id, and whose record is cited. `row` is packed()."""
         self._rows += row
         self._log_types.append(log_type)
         self.rules.append(rules)
@@ -95,7 +99,8 @@ class RoutedEvents:
         (place, offset, time_s, local_w_s, length_bytes, digest, epoch_s), log_type, rules, known = item
         position = self.position(place, offset)
         raw = self._raws.get(place, (length_bytes, digest))
-        return RoutedEvent(place, position, time_s, local_w_s, log_type, rules, raw, known, epoch_s)
+        row_id = self.row_ids.get(place)
+        return RoutedEvent(place, position, time_s, local_w_s, log_type, rules, raw, known, epoch_s, row_id)
 
     def position(self, place: int, offset: int) -> Position:
         if place in self.subs:

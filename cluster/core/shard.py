@@ -683,7 +683,7 @@ class Shard:
                     keys = evaluation.keys()
                     epoch.joining.append(JoinedEvaluation(order, partition, clock_s, events.event(item), keys))
                 elif outcome is not NO_MATCH:
-                    self._outcome(epoch, routed.number, events.event(item), event, ordinal, clock_s, outcome, found)
+                    self._outcome(epoch, routed.number, events.event(item), ordinal, clock_s, outcome, found)
         cells[ORDINAL] = NOTHING
 
     def _suspected(self, cut: EpochCut) -> frozenset[int]:
@@ -710,14 +710,13 @@ class Shard:
         epoch: _Epoch,
         slice_number: int,
         item: RoutedEvent,
-        event: PantherEvent,
         ordinal: int,
         clock_s: float,
         outcome: Outcome,
         found: list[FoundMatch],
     ) -> None:
         order = (slice_number, item.place, ordinal)
-        event_id = event_id_of(event.original, item.position)
+        event_id = event_id_of(item.row_id, item.position)
         for error in outcome.errors:
             epoch.errors.append(FoundError(order, item.position, event_id, self._rules[ordinal].id, error))
         if outcome.match is not None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cluster.core.effects import ReadSlice
+from cluster.core.effects import Effect, ReadSlice, Send
 from cluster.core.ingest import Decoder, Ingest, IngestedSlice, Reread
 from cluster.core.keygroups import balanced
 from cluster.core.lines import digest_of
-from cluster.core.messages import EpochCut, Lines, Partition, Records, Slice, SliceRead, Started, Task
+from cluster.core.messages import EpochCut, EpochGrouped, Lines, Partition, Records, Slice, SliceRead, Started, Task
 from cluster.core.poison import NOTHING, ORDINAL, unwatched
 from cluster.core.shard import Shard, ShardConfig
 from cluster.core.watermark import Watermark
@@ -19,7 +19,8 @@ from rules.pack import Pack
 from tests.core.test_shard import IMPORT, TYPES, pack_of
 
 LOG = b"".join(
-    json.dumps({"t": 1_700_000_000 + n, "user": f"u{n % 2}", "what": f"w{n}"}).encode() + b"\n" for n in range(4)
+    json.dumps({"t": 1_700_000_000 + n, "user": f"u{n % 2}", "what": f"w{n}", **more}).encode() + b"\n"
+    for n, more in enumerate([{}, {"p_row_id": "first"}, {}, {"p_row_id": "second"}])
 )
 RULE = IMPORT + (
     "def rule(event):\n    return increment_counter(event['user']) > 1\n"
@@ -80,16 +81,15 @@ def test_what_cannot_be_read_again_is_carried_along(why: str) -> None:
     assert [item[6] for item in routed] == LOG.splitlines()
 
 
-def executed(reread: Reread, cells: list[int] | None = None) -> Shard:
+def executed(reread: Reread, cells: list[int] | None = None, rule: str = RULE) -> tuple[Shard, list[Effect]]:
     partition = Partition(0, "p.jsonl", "jsonl", None, 0, 0, "d", None, "T", None)
     config = ShardConfig(0, 64, 86_400.0, 400_000, (partition,), 1, "me")
-    shard = Shard(config, pack_of(R=RULE), TYPES, cells=cells, reread=reread)
+    shard = Shard(config, pack_of(R=rule), TYPES, cells=cells, reread=reread)
     owners = balanced(1, 64)
     shard.handle(Started(0, Watermark(), (), owners))
     (read,) = shard.handle(EpochCut(1, (Task(0, 0, Slice(0, 0, len(LOG))),), False, 1, owners))
     assert isinstance(read, ReadSlice)
-    shard.handle(SliceRead(1, 0, records(readable=True)))
-    return shard
+    return shard, shard.handle(SliceRead(1, 0, records(readable=True)))
 
 
 def test_a_disk_that_takes_its_time_is_no_hanging_rule() -> None:
@@ -107,7 +107,17 @@ def test_a_disk_that_takes_its_time_is_no_hanging_rule() -> None:
 
 
 def test_a_rule_cannot_swallow_that_its_event_has_changed() -> None:
-    executed(again).validate()
+    executed(again)[0].validate()
 
     with pytest.raises(Gone):
         executed(gone)
+
+
+def test_a_match_is_told_by_its_own_id_without_reading_its_event_again() -> None:
+    knowing = IMPORT + "def rule(event):\n    return increment_counter(event['user']) > 1\n"
+
+    _, effects = executed(gone, rule=knowing)
+
+    (grouped,) = (e.message for e in effects if isinstance(e, Send) and isinstance(e.message, EpochGrouped))
+    third = len(b"".join(LOG.splitlines(keepends=True)[:2]))
+    assert [json.loads(match.record)["event_id"] for match in grouped.matches] == [f"0:{third}", "second"]

@@ -21,6 +21,7 @@ EVENTS = st.lists(
         st.binary(max_size=3) | st.tuples(st.integers(1, 2**40), st.integers(0, 2**64 - 1)),
         st.dictionaries(st.sampled_from(["a", ("b", "c")]), st.none() | st.text(max_size=2)),
         st.integers(0, 2**40),
+        st.none() | st.text(min_size=1, max_size=2),
     ),
     max_size=6,
     unique_by=lambda event: event[0],
@@ -38,6 +39,8 @@ def test_events_come_out_as_they_went_in_also_of_another_process(events: list[Ro
             columns.carry(event.place, event.raw)
         if len(event.position) > 2:
             columns.subs[event.place] = event.position[2]
+        if event.row_id is not None:
+            columns.row_ids[event.place] = event.row_id
 
     for same in columns, pickle.loads(pickle.dumps(columns)):
         assert list(same) == events
