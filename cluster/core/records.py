@@ -15,10 +15,19 @@ from rules.rule import Match, RuleSpec
 LIMITER_RULE_ID = "countersign.limiter"
 
 
-@lru_cache(4096)
 def time_text(time_s: float) -> str:
     """RFC 3339 in UTC, to the microsecond where there is one."""
-    return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
+    whole_s = int(time_s)
+    if whole_s != time_s:
+        return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
+    minute, second = divmod(whole_s, 60)
+    return f"{_minute_text(minute)}{second:02}Z"
+
+
+@lru_cache(4096)
+def _minute_text(minute: int) -> str:
+    """Minutes since 1970 as `2026-03-02T09:00:`: some 60 events of a log share one."""
+    return datetime.fromtimestamp(60 * minute, UTC).isoformat()[: len("2026-03-02T09:00:")]
 
 
 def match_record(found: FoundMatch, spec: RuleSpec, alert_id: str) -> bytes:

@@ -25,7 +25,7 @@ from cluster.core.effects import COORDINATOR, Send
 from cluster.core.messages import Message, RescaleRequested, Ticked
 from cluster.core.poison import Cells
 from cluster.runtime.job import JobSpec, ProcessLost, Status, lost
-from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of, spare_the_collector
+from cluster.runtime.shells import CoordinatorShell, ShardShell, failure_of, keep_memory, spare_the_collector
 from cluster.watch import LOOK_EVERY_S, Slot, Watch
 
 _PR_SET_PDEATHSIG = 1
@@ -123,6 +123,7 @@ def _serve(connection: Connection[Any, Any], parent: int) -> None:
                     case JobSpec():
                         engine = _Engine(asked, slot.cells)
                         spare_the_collector()
+                        keep_memory()
                     case _Poll():
                         assert engine is not None
                         answer = engine.poll(asked.timeout_s)

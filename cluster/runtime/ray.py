@@ -28,7 +28,16 @@ from cluster.core.messages import Message, RescaleRequested, Ticked
 from cluster.core.poison import Hang
 from cluster.environment import EVALUATION_ENVIRONMENT
 from cluster.runtime.job import Failure, JobSpec, ProcessLost, Status, is_of_life, lost
-from cluster.runtime.shells import CoordinatorShell, Job, Rules, ShardShell, failure_of, load_rules, spare_the_collector
+from cluster.runtime.shells import (
+    CoordinatorShell,
+    Job,
+    Rules,
+    ShardShell,
+    failure_of,
+    keep_memory,
+    load_rules,
+    spare_the_collector,
+)
 from cluster.watch import LOOK_EVERY_S, Ended, Slot, Watch
 
 _START_TIMEOUT_S = 120.0
@@ -127,6 +136,7 @@ class _Actor:
         before, self._rules = self._rules, load_rules(spec, self._rules)
         if self._rules is not before:
             spare_the_collector()
+            keep_memory()
 
     def be_shard(self, spec: JobSpec, number: int, coordinator: Any, shards: list[Any]) -> None:
         """Take part in a life, and leave the one before. Raises what makes the run impossible."""

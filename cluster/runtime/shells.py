@@ -115,8 +115,25 @@ def spare_the_collector() -> None:
     gc.set_threshold(20_000, 1_000_000, 1_000_000)
 
 
-_malloc_trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_libc = ctypes.CDLL(None)
+_malloc_trim: Callable[[int], int] | None = getattr(_libc, "malloc_trim", None)
+_mallopt: Callable[[int, int], int] | None = getattr(_libc, "mallopt", None)
 """glibc's; other C libraries have none, or need none."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _LARGE_BYTES = 64 << 20, 32 << 20
+"""mallopt(3): how much free memory it keeps, and from which size on a block is the system's own affair (32 MB at most)."""
+
+
+def keep_memory() -> None:
+    """Do not return memory block by block: a shard reads a megabyte after the other, and where each goes back at once, the system
+    clears every page of the next one. Worth two hundredths of the time. give_back() returns what is free.
+
+    For processes that do nothing else.
+    """
+    if _mallopt is not None:
+        _mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        _mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def give_back() -> None:

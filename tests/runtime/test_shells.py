@@ -36,6 +36,28 @@ def test_what_nothing_stands_on_any_more_is_given_back() -> None:
     assert int(done.stdout) > 50_000_000
 
 
+READING = """
+import resource
+from cluster.runtime.shells import keep_memory
+
+def read():
+    for _ in range(100):
+        block = (b"\\n" * (1 << 20)).replace(b"\\n", b" ")
+
+keep_memory()
+read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+read()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(shells._mallopt is None, reason="this C library has no mallopt")
+def test_who_reads_a_megabyte_after_the_other_gets_the_same_pages_each_time() -> None:
+    done = subprocess.run([sys.executable, "-c", READING], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100, "page faults; some 480 where glibc is left to itself"
+
+
 def test_guards_are_found_before_the_first_slice_for_which_all_shards_wait(spec: JobSpec) -> None:
     rules = shells.load_rules(spec).pack.rules
     asked: list[str] = []
