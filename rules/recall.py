@@ -295,7 +295,7 @@ class Recall:
     def find(self, data: dict[str, Json], folded: list[dict[str, str]]) -> Reached | None:
         """What a probe of this event comes to; None where that has to be found out. Integers of more than 64 bits may be rounded.
 
-        `folded` is empty, or has the event's folded_keys(): the same for all rules that look, so that they are made once.
+        `folded` is empty, or has the event's folded_keys(): the same for all who look, so that they are made once.
 
         get() and deep_get() are written out (test_recall.py holds them together): it takes the place of a probe.
         """
@@ -325,7 +325,7 @@ class Recall:
                     if kind is not int and kind is not bool:
                         return None  # see _fits()
                     step = step.ways[kind, value]
-        except KeyError:
+        except KeyError:  # no probe came this way
             return None
         return step  # type: ignore[return-value]
 

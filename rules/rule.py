@@ -233,8 +233,7 @@ class Rule:
         """The error that what rule() returned comes to; None for True."""
         if verdict is True:
             return None
-        kind = "policy" if self.kind == "policy" else "rule"
-        return Outcome(None, (_error("rule", _wrong_type(kind, "bool", verdict)),))
+        return Outcome(None, (_error("rule", _wrong_type("policy" if self.kind == "policy" else "rule", "bool", verdict)),))
 
     def _match(self, event: PantherEvent, errors: list[RuleError]) -> Match:
         """Call the auxiliary functions in the contract's order."""
@@ -318,7 +317,15 @@ class Rule:
 
 
 def _wrong_type(function: str, expected: str, value: Any) -> FunctionReturnTypeError:
-    return FunctionReturnTypeError(f"{function}() returned {type(value).__name__}: return {expected}")
+    return FunctionReturnTypeError(f"{function}() returned {_kind(value)}: return {expected}")
+
+
+def _kind(value: object) -> str:
+    """The name of its class, without asking the class for it: that may be the rule's own code, and raise."""
+    return _exact(_NAME(type(value)))
+
+
+_NAME: Callable[[type], str] = type.__dict__["__name__"].__get__
 
 
 def _exact(text: str) -> str:
@@ -380,8 +387,8 @@ def _error(function: str, error: BaseException) -> RuleError:
     if isinstance(error, RecursionError):
         # Where it runs out, and in what, depends on how deep the stack is above us, which differs between runtimes.
         place = next(_places(trace), None)
-        return RuleError(function, type(error).__name__, "maximum recursion depth exceeded", str(place or ""))
-    return RuleError(function, type(error).__name__, _printed(str, error), str(place_of(trace) or ""))
+        return RuleError(function, _kind(error), "maximum recursion depth exceeded", str(place or ""))
+    return RuleError(function, _kind(error), _printed(str, error), str(place_of(trace) or ""))
 
 
 def _printed(how: Callable[[object], str], error: BaseException) -> str:

@@ -456,15 +456,16 @@ class Ingest:
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
             length_bytes, digest = (len(raw), digest_of(raw)) if work.cites else (0, 0)
             row = packed(place, position[1], time_s, clock.local_w_s, length_bytes, digest, epoch_s)
+            row_id = row_id_of(data) if "p_row_id" in data else None
             for owner, ordinals in touched.items():  # once for each shard that owns a key
                 events = work.done.routed[owner].events
                 events.append(row, plan.log_type.name, ordinals, known)
                 if not work.cites:
-                    events.carry(place, raw)
+                    events.raws[place] = raw
+                if row_id is not None:
+                    events.row_ids[place] = row_id
                 if plan.splits and len(position) > 2:
                     events.subs[place] = position[2]
-                if "p_row_id" in data and (row_id := row_id_of(data)):
-                    events.row_ids[place] = row_id
             clock.activate(place, time_s)
         elif work.matched:
             work.clock.activate(work.events, time_s)

@@ -19,9 +19,14 @@ def time_text(time_s: float) -> str:
     """RFC 3339 in UTC, to the microsecond where there is one."""
     whole_s = int(time_s)
     if whole_s != time_s:
-        return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
+        return _text_with_fraction(time_s)
     minute, second = divmod(whole_s, 60)
     return f"{_minute_text(minute)}{second:02}Z"
+
+
+@lru_cache(4096)
+def _text_with_fraction(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 @lru_cache(4096)

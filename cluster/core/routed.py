@@ -48,14 +48,14 @@ class RoutedEvent(NamedTuple):
     """What the probes asked of the event, and found."""
     epoch_s: int
     """Its event_time_epoch()."""
-    row_id: str | None = None
-    """Its own id (row_id_of()), if it has one."""
+    row_id: str | None
+    """Its own id, if it has one (row_id_of() in ingest.py)."""
 
 
 class RoutedEvents:
     """Events in the order of the slice, of which each has a place of its own. Iterating gives a RoutedEvent for each."""
 
-    __slots__ = ("_known", "_log_types", "_partition", "_raws", "_rows", "row_ids", "rules", "subs")
+    __slots__ = ("_known", "_log_types", "_partition", "_rows", "raws", "row_ids", "rules", "subs")
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
@@ -65,10 +65,10 @@ class RoutedEvents:
         """Of each event."""
         self._known: list[Known] = []
         self.subs: dict[int, int] = {}
-        """Place -> sub-index, of the events that have one: log types that split records are rare."""
+        """Place -> sub-index, of those that have one: log types that split records are rare."""
         self.row_ids: dict[int, str] = {}
         """Place -> id, of those that have one of their own."""
-        self._raws: dict[int, bytes] = {}
+        self.raws: dict[int, bytes] = {}
         """Place -> record, of those that are carried along."""
 
     def __len__(self) -> int:
@@ -78,15 +78,11 @@ class RoutedEvents:
         return f"RoutedEvents({list(map(tuple, self))})"
 
     def append(self, row: bytes, log_type: str, rules: tuple[int, ...], known: Known) -> None:
-        """Of an event that has no sub-index and no id, and whose record is cited. `row` is packed()."""
+        """An event, of which `row` has the numbers, packed(). What few have is set beside it: `subs`, `row_ids`, `raws`."""
         self._rows += row
         self._log_types.append(log_type)
         self.rules.append(rules)
         self._known.append(known)
-
-    def carry(self, place: int, record: bytes) -> None:
-        """Its record goes along with the event at a place."""
-        self._raws[place] = record
 
     def __iter__(self) -> Iterator[RoutedEvent]:
         return map(self.event, self.items())
@@ -98,7 +94,7 @@ class RoutedEvents:
     def event(self, item: Item) -> RoutedEvent:
         (place, offset, time_s, local_w_s, length_bytes, digest, epoch_s), log_type, rules, known = item
         position = self.position(place, offset)
-        raw = self._raws.get(place, (length_bytes, digest))
+        raw = self.raws.get(place, (length_bytes, digest))
         row_id = self.row_ids.get(place)
         return RoutedEvent(place, position, time_s, local_w_s, log_type, rules, raw, known, epoch_s, row_id)
 

@@ -684,7 +684,7 @@ class Shard:
                     epoch.joining.append(JoinedEvaluation(order, partition, clock_s, events.event(item), keys))
                 elif outcome is not NO_MATCH:
                     self._outcome(epoch, routed.number, events.event(item), ordinal, clock_s, outcome, found)
-        cells[ORDINAL] = NOTHING
+            cells[ORDINAL] = NOTHING
 
     def _suspected(self, cut: EpochCut) -> frozenset[int]:
         """The ordinals of the rules that run in the lane only, where it can be told whether they hang (poison.py)."""

@@ -118,7 +118,7 @@ def spare_the_collector() -> None:
 _libc = ctypes.CDLL(None)
 _malloc_trim: Callable[[int], int] | None = getattr(_libc, "malloc_trim", None)
 _mallopt: Callable[[int, int], int] | None = getattr(_libc, "mallopt", None)
-"""glibc's; other C libraries have none, or need none."""
+"""Both are glibc's; other C libraries have none, or need none."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _LARGE_BYTES = 64 << 20, 32 << 20

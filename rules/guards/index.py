@@ -89,8 +89,9 @@ class Index:
             if group is not None:
                 found += (group,)
         for path, table in self._deep:
+            value = value_at(event, path)
             try:
-                group = table.get(value_at(event, path))
+                group = table.get(value)
             except TypeError:
                 continue
             if group is not None:

@@ -27,7 +27,7 @@ from rules.state import Row
 
 MATCH = Match("t", "d", "LOW", '{"a":1}', "", "", "", ["SKIP"], None, True)
 FOUND = [FoundMatch((0, at, 2), (0, at * 9, 1), "e", "T", 1.5, 2.5, MATCH) for at in range(3)]
-EVENT = RoutedEvent(1, (0, 9), 1.0, 2.0, "T", (0, 1), b"{}", {"a": 1}, 3)
+EVENT = RoutedEvent(1, (0, 9), 1.0, 2.0, "T", (0, 1), b"{}", {"a": 1}, 3, None)
 JOINING = [JoinedEvaluation((0, 1, 2), 0, 1.0, EVENT, ("k",))]
 OUTPUTS = [Output((0, at, 2), (0, at), b"{}") for at in range(3)]
 ALERTS = [AlertOutput((0, 1, 2), (0, 1), b"{}", "R", 1.0)]

@@ -36,7 +36,7 @@ def test_events_come_out_as_they_went_in_also_of_another_process(events: list[Ro
         row = packed(event.place, event.position[1], event.time_s, event.local_w_s, *cited, event.epoch_s)
         columns.append(row, event.log_type, event.rules, event.known)
         if isinstance(event.raw, bytes):
-            columns.carry(event.place, event.raw)
+            columns.raws[event.place] = event.raw
         if len(event.position) > 2:
             columns.subs[event.place] = event.position[2]
         if event.row_id is not None:

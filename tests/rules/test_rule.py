@@ -36,6 +36,39 @@ def test_rule_must_return_exactly_a_bool(value: str) -> None:
     assert error.message.endswith("return bool")
 
 
+NAMELESS = """
+class Kind(type):
+    @property
+    def __name__(cls):
+        raise SystemExit("no name")
+
+
+class Value(metaclass=Kind):
+    pass
+
+
+class Failure(Exception, metaclass=Kind):
+    pass
+
+
+def rule(event):
+    {does}
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "error"),
+    [
+        ("return Value()", ("rule", "FunctionReturnTypeError", "rule() returned Value: return bool")),
+        ("raise Failure('it')", ("rule", "Failure", "it")),
+    ],
+)
+def test_what_a_rule_gives_is_named_without_asking_its_class(does: str, error: tuple[str, ...]) -> None:
+    (found,) = errors_of(NAMELESS.format(does=does))
+
+    assert found[:3] == error
+
+
 def test_without_auxiliaries_the_yaml_speaks() -> None:
     match = match_of(MATCHES, YAML)
 
