@@ -322,7 +322,7 @@ class Ingest:
                     try:
                         record = loads(raw)
                     except orjson.JSONDecodeError:
-                        record = parse_rounding(raw)
+                        record = parse_rounding(_without_newline(raw))
                     if type(record) is not dict:
                         raise ValueError(f"the record is {_kind(record)}, not an object")
                     own_type = record.get("p_log_type")
@@ -332,7 +332,7 @@ class Ingest:
                     else:
                         own_s = plan.time_of(record)
                 except ValueError as error:
-                    done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), raw))
+                    done.dead_letters.append(_dead_letter(number, (partition, offset), source, str(error), _without_newline(raw)))
                     continue
                 if (plan.splits or own_s is None) and start > settled:
                     self._settle(work, batch.backwards(settled, start), log_type)
@@ -461,7 +461,7 @@ class Ingest:
                 events = work.done.routed[owner].events
                 events.append(row, plan.log_type.name, ordinals, known)
                 if not work.cites:
-                    events.raws[place] = raw
+                    events.raws[place] = _without_newline(raw)
                 if row_id is not None:
                     events.row_ids[place] = row_id
                 if plan.splits and len(position) > 2:
@@ -642,6 +642,11 @@ def row_id_of(event: Mapping[str, Any]) -> str | None:
     """The event's own p_row_id, if that is a text."""
     own = event.get("p_row_id")
     return own if isinstance(own, str) and own else None
+
+
+def _without_newline(raw: bytes) -> bytes:
+    """What is said of a record that cannot be read, whether it was cut with its newline or without."""
+    return raw.removesuffix(b"\n")
 
 
 def _kind(value: object) -> str:

@@ -64,7 +64,7 @@ def test_an_event_is_read_again_only_where_more_is_asked_than_is_known_and_is_th
 
     decoder, routed = ingested(pack_of(R=RULE), counted)
 
-    assert [item[6] for item in routed] == [(len(raw), digest_of(raw)) for raw in LOG.splitlines()]
+    assert [item[6] for item in routed] == [(len(raw), digest_of(raw)) for raw in LOG.splitlines(keepends=True)]
     event = decoder.routed(routed[2], "p.jsonl")
     assert (event["user"], reads) == ("u0", [])
     assert (event["what"], event["t"], reads) == ("w2", 1_700_000_002, [routed[2][1][1]])

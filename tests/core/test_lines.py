@@ -21,10 +21,19 @@ def test_lines_are_counted_whatever_their_length_and_however_the_last_one_ends(
         assert count(Lines(0, data + rest, len(data))) == expected
 
 
+@given(st.lists(st.sampled_from([b"", b" ", b"\t\r", b"x", b" x\r"]), max_size=9), st.booleans())
+def test_blank_lines_are_no_records_whatever_they_are_blank_with(lines: list[bytes], ended: bool) -> None:
+    data = b"\n".join(lines) + (b"\n" if ended else b"")
+    raws, offsets = cut(Lines(7, data, len(data)))
+
+    assert [raw.removesuffix(b"\n") for raw in raws] == [line for line in lines if line.strip()]
+    assert all(data[offset - 7 :].startswith(raw) for raw, offset in zip(raws, offsets, strict=True))
+
+
 @given(LINES)
 def test_cut_lines_are_those_that_are_not_blank_at_their_offsets(lines: list[bytes]) -> None:
     data = b"".join(line + b"\n" for line in lines)
     raws, offsets = cut(Lines(7, data + b"rest", len(data)))
 
-    assert raws == [line for line in lines if line]
-    assert all(data[offset - 7 :].startswith(raw + b"\n") for raw, offset in zip(raws, offsets, strict=True))
+    assert raws == [line + b"\n" for line in lines if line]
+    assert all(data[offset - 7 :].startswith(raw) for raw, offset in zip(raws, offsets, strict=True))
