@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rules.evaluation import NO_MATCH, REACHED, Evaluation
 from rules.event import (
@@ -26,11 +26,12 @@ from rules.event import (
     find_folded,
     folded_keys,
 )
-from rules.rule import Match, Outcome
+from rules.rule import Outcome
 
 Known = dict[Any, Json]
 """A key, or the tuple of keys of a deep_get() -> the single value there; what is absent is MISSING, or None for a tuple."""
 
+T = TypeVar("T")
 U = TypeVar("U")
 
 _UNKNOWN: Any = object()
@@ -227,8 +228,12 @@ def _chars(known: Known) -> int:
     return sum(len(value) for value in known.values() if type(value) is str)
 
 
-def _match_chars(match: Match) -> int:
-    return sum(len(value) for value in match if isinstance(value, str))
+def _fits_in(outcome: Outcome) -> bool:
+    """It is a match that is small enough, and nothing else."""
+    match = outcome.match
+    if match is None or outcome.errors:
+        return False
+    return sum(len(value) for value in match if isinstance(value, str)) <= _MOST_MATCH_CHARS
 
 
 def _fits(value: Json) -> bool:
@@ -238,21 +243,6 @@ def _fits(value: Json) -> bool:
 
 def _is_text(key: object) -> bool:
     return type(key) is str
-
-
-class Reached(NamedTuple):
-    """What a remembered probe came to."""
-
-    group: int
-    """The key group that it reached; NOWHERE where it does not match."""
-    known: Known
-    """What it asked for; not to be changed."""
-    outcome: Outcome | None = None
-    """What it came to if that is final and no NO_MATCH."""
-
-
-NOWHERE = -1
-SILENT = Reached(NOWHERE, {})
 
 
 class _Fork:
@@ -267,7 +257,8 @@ class _Fork:
         self.lower = self.first.lower()
         self.deep = keys is path
         """It is deep_get() that asks, not get()."""
-        self.ways: dict[Any, _Fork | Reached] = {}
+        self.ways: dict[Any, Any] = {}
+        """Value -> the next fork, or what the probe came to."""
 
 
 class Room:
@@ -279,12 +270,12 @@ class Room:
         self.leaves = leaves
 
 
-class Recall:
-    """What one rule's probes came to. Holds on to no event."""
+class Recall(Generic[T]):
+    """What one rule's probes came to, as who probes puts it, but never None. Holds on to no event."""
 
     def __init__(self, room: Room, *, off: bool = False) -> None:
         self._room = room
-        self._top: dict[Any, _Fork | Reached] = {}
+        self._top: dict[Any, _Fork] = {}
         """The first fork, under None."""
         self._leaves = 0
         self._walks = self._misses = 0
@@ -292,7 +283,7 @@ class Recall:
         self.off = off
         """It is not worth its while, or the rule does not do the same twice. For good: others are worth looking at."""
 
-    def find(self, data: dict[str, Json], folded: list[dict[str, str]]) -> Reached | None:
+    def find(self, data: dict[str, Json], folded: list[dict[str, str]]) -> T | None:
         """What a probe of this event comes to; None where that has to be found out. Integers of more than 64 bits may be rounded.
 
         `folded` is empty, or has the event's folded_keys(): the same for all who look, so that they are made once.
@@ -300,7 +291,7 @@ class Recall:
         get() and deep_get() are written out (test_recall.py holds them together): it takes the place of a probe.
         """
         self._walks += 1
-        step = self._top.get(None)
+        step: Any = self._top.get(None)
         try:
             while type(step) is _Fork:
                 value = data.get(step.first, MISSING)
@@ -327,16 +318,17 @@ class Recall:
                     step = step.ways[kind, value]
         except KeyError:  # no probe came this way
             return None
-        return step  # type: ignore[return-value]
+        return step  # type: ignore[no-any-return]
 
-    def learn(self, known: Known, group: int, outcome: Outcome | None = None) -> None:
+    def learn(self, known: Known, found: T) -> None:
         """Remember what a probe came to that find() did not know: it asked for `known`, and for nothing else."""
         self._missed()
         if self.off or not self._room.leaves:
             return
         if len(known) > _MOST_READS or _chars(known) > _MOST_CHARS or not all(map(_fits, known.values())):
             return
-        ways, way = self._top, None
+        ways: dict[Any, Any] = self._top
+        way: Any = None
         for path, value in known.items():
             fork = ways.get(way)
             if fork is None:
@@ -349,20 +341,15 @@ class Recall:
         if way in ways:
             self._turn_off()
             return
-        if outcome is not None:
-            ways[way] = Reached(NOWHERE, {}, outcome)
-        else:
-            ways[way] = SILENT if group == NOWHERE else Reached(group, known)
+        ways[way] = found
         self._leaves += 1
         self._room.leaves -= 1
 
-    def learn_from(self, event: RecordedEvent, outcome: Outcome, evaluation: Evaluation, group: int) -> None:
+    def learn_from(self, event: RecordedEvent, outcome: Outcome, evaluation: Evaluation, found: T) -> None:
         """learn() what a probe came to, if it can be remembered."""
         pure = not (event.opaque or evaluation.varies)
-        if pure and (outcome is NO_MATCH or outcome is REACHED):
-            self.learn(event.known, group)
-        elif pure and outcome.match is not None and not outcome.errors and _match_chars(outcome.match) <= _MOST_MATCH_CHARS:
-            self.learn(event.known, NOWHERE, outcome)
+        if pure and (outcome is NO_MATCH or outcome is REACHED or _fits_in(outcome)):
+            self.learn(event.known, found)
         else:
             self._missed()
 

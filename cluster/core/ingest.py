@@ -33,7 +33,7 @@ from cluster.core.messages import (
 )
 from cluster.core.poison import ENDED, NO_POISON, NOTHING, OFFSET, ORDINAL, SUB, Cells, Poison, Skips, place_of
 from cluster.core.prefilter import Prefilter
-from cluster.core.routed import Item, RoutedEvent, RoutedEvents, packed
+from cluster.core.routed import Item, Route, RoutedEvent, RoutedEvents, packed
 from cluster.core.watermark import SliceClock, SliceTimes
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import EventContext, PantherEvent
@@ -41,7 +41,7 @@ from rules.guards import Index
 from rules.jsontext import has_long_integer, parse, parse_rounding
 from rules.logtypes import Derived, LogType, undefined
 from rules.pack import Pack
-from rules.recall import NOWHERE, SILENT, Known, Reached, Recall, RecalledEvent, RecordedEvent, Room, light
+from rules.recall import Known, Recall, RecalledEvent, RecordedEvent, Room, light
 from rules.rule import Outcome, Rule
 
 _DEAD_LETTER_HEAD_BYTES = 4096
@@ -49,6 +49,21 @@ _DEAD_LETTER_HEAD_BYTES = 4096
 
 _RECALLED = 65_536
 """How many different probes are remembered."""
+
+
+class _Reached(NamedTuple):
+    """What a probe came to."""
+
+    group: int
+    """The key group that it reached; _NOWHERE where it touched no state."""
+    route: Route | None
+    """For the event where this is the only rule that reaches state; None where it touched none."""
+    outcome: Outcome | None = None
+    """What it came to if that is final and no NO_MATCH."""
+
+
+_NOWHERE = -1
+_SILENT = _Reached(_NOWHERE, None)
 
 
 class NeedsTime(NamedTuple):
@@ -86,7 +101,7 @@ class _Plan:
 
     log_type: LogType
     splits: bool
-    rules: tuple[tuple[int, tuple[int, ...], Rule, Recall], ...]
+    rules: tuple[tuple[int, tuple[int, ...], Rule, Recall[_Reached]], ...]
     """(ordinal in the pack, the same alone in a tuple, rule, what its probes came to), ascending."""
     candidates: Callable[[dict[str, Any], list[dict[str, str]]], tuple[int, ...]]
     """Which of `rules` an event can concern (Index.candidates)."""
@@ -186,22 +201,22 @@ class Decoder:
             return PantherEvent(*self._parsed(source, event), context)
         return RecalledEvent(event.known, event.epoch_s, partial(self._parsed, source), event, context)
 
-    def items(self, events: RoutedEvents, source: str) -> Callable[[Item], PantherEvent]:
+    def events(self, routed: RoutedEvents, source: str) -> Iterator[tuple[Item, PantherEvent]]:
         """routed() for the events of a slice, as its columns have them."""
         if self.plain:
-            return lambda item: self.routed(events.event(item), source)
-        contexts: dict[str, EventContext | None] = {}
+            for item in routed.items():
+                yield item, self.routed(routed.event(item), source)
+            return
 
         def parsed(item: Item) -> _Parsed:
-            return self._parsed(source, events.event(item))
+            return self._parsed(source, routed.event(item))
 
-        def recalled(item: Item) -> RecalledEvent:
-            row, name, _, known = item
-            if name not in contexts:
-                contexts[name] = self._context_of(name)
-            return RecalledEvent(known, row[6], parsed, item, contexts[name])
-
-        return recalled
+        of, context = "", None
+        for item in routed.items():
+            row, (log_type, _, known) = item
+            if log_type != of:
+                of, context = log_type, self._context_of(log_type)
+            yield item, RecalledEvent(known, row[6], parsed, item, context)
 
     def _parsed(self, source: str, event: RoutedEvent) -> _Parsed:
         """A routed event's record; its bytes were parsed once already, at ingest, so they cannot fail here."""
@@ -429,37 +444,35 @@ class Ingest:
         """
         time_s = work.current_s or 0.0
         event: _Probed | None = None
-        touched: dict[int, tuple[int, ...]] | None = None
-        known: Known = {}
-        rules = plan.rules
+        route: Route | None = None
+        others: tuple[tuple[int, Route], ...] = ()
+        rules, owners = plan.rules, work.owners
         for candidate in candidates:
             ordinal, alone, rule, recall = rules[candidate]
             reached = None if recall.off else recall.find(data, folded)
             if reached is None:
                 if event is None:
                     event = self._probed(work, plan, data, time_s, position, raw)
-                reached = self._probe(work, plan, ordinal, rule, recall, event, position)
-            group, asked, outcome = reached
-            if group == NOWHERE:
+                reached = self._probe(work, plan, ordinal, alone, rule, recall, event, position)
+            group, its_route, outcome = reached
+            if its_route is None:
                 if outcome is not None:
                     self._final(work, plan, rule, (work.number, work.events, ordinal), data, time_s, position, outcome)
-                continue
-            owner = work.owners[group]
-            if touched is None:
-                touched, known = {owner: alone}, asked
+            elif route is None:
+                owner, route = owners[group], its_route
             else:
-                touched[owner] = (*touched.get(owner, ()), ordinal)
-                known = {**known, **asked}
+                others = (*others, (owners[group], its_route))
         work.probes += len(candidates)
-        if touched is not None:
+        if route is not None:
             clock, place = work.clock, work.events
             epoch_s = PantherEvent(data).event_time_epoch() if "p_event_time" in data else int(time_s)
             length_bytes, digest = (len(raw), digest_of(raw)) if work.cites else (0, 0)
             row = packed(place, position[1], time_s, clock.local_w_s, length_bytes, digest, epoch_s)
             row_id = row_id_of(data) if "p_row_id" in data else None
-            for owner, ordinals in touched.items():  # once for each shard that owns a key
+            routes = ((owner, route),)
+            for owner, route in _merged(routes + others) if others else routes:
                 events = work.done.routed[owner].events
-                events.append(row, plan.log_type.name, ordinals, known)
+                events.append(row, route)
                 if not work.cites:
                     events.raws[place] = _without_newline(raw)
                 if row_id is not None:
@@ -485,11 +498,12 @@ class Ingest:
         work: _Work,
         plan: _Plan,
         ordinal: int,
+        alone: tuple[int, ...],
         rule: Rule,
-        recall: Recall,
+        recall: Recall[_Reached],
         event: _Probed,
         position: Position,
-    ) -> Reached:
+    ) -> _Reached:
         """Run a rule until it reaches state. What it comes to without is final."""
         evaluation = self._evaluation
         self._cells[OFFSET] = position[1]
@@ -502,12 +516,13 @@ class Ingest:
             known = recorded.known
             outcome = evaluate(rule, recorded, evaluation)
         self._cells[ORDINAL] = NOTHING
-        group = self._group_of(evaluation.key or "") if outcome is REACHED else NOWHERE
-        if recorded is not None and not recall.off:
-            recall.learn_from(recorded, outcome, evaluation, group)
         if outcome is REACHED:
-            return Reached(group, light(known))
-        return SILENT if outcome is NO_MATCH else Reached(NOWHERE, {}, outcome)
+            found = _Reached(self._group_of(evaluation.key or ""), (plan.log_type.name, alone, light(known)))
+        else:
+            found = _SILENT if outcome is NO_MATCH else _Reached(_NOWHERE, None, outcome)
+        if recorded is not None and not recall.off:
+            recall.learn_from(recorded, outcome, evaluation, found)
+        return found
 
     def _final(
         self,
@@ -629,6 +644,17 @@ def _split(kind: LogType, raw: bytes, position: Position) -> list[tuple[dict[str
     if len(events) == 1 and events[0] is record:
         return [(record, kind.time_of(record), position)]
     return [(event, kind.time_of(event), (*position, sub)) for sub, event in enumerate(events)]
+
+
+def _merged(routes: Sequence[tuple[int, Route]]) -> list[tuple[int, Route]]:
+    """Routes of one event's rules, with their owners -> one for each owner. Each knows what any of the rules asked for."""
+    rules: dict[int, tuple[int, ...]] = {}
+    known: Known = {}
+    log_type, _, _ = routes[0][1]
+    for owner, (_, its_rules, asked) in routes:
+        rules[owner] = rules.get(owner, ()) + its_rules
+        known.update(asked)
+    return [(owner, (log_type, its_rules, known)) for owner, its_rules in rules.items()]
 
 
 def event_id_of(row_id: str | None, position: Position) -> str:

@@ -27,8 +27,11 @@ Row = tuple[int, int, float, float, int, int, int]
 """(place, offset, time_s, local_w_s, length in bytes, digest, epoch_s) as in a RoutedEvent; no length and no digest of a record
 that is carried along."""
 
-Item = tuple[Row, str, tuple[int, ...], Known]
-"""(row, log_type, rules, known): an event as the columns have it."""
+Route = tuple[str, tuple[int, ...], Known]
+"""(log_type, rules, known) as in a RoutedEvent. Events with the same answers share it."""
+
+Item = tuple[Row, Route]
+"""An event as the columns have it."""
 
 
 class RoutedEvent(NamedTuple):
@@ -55,15 +58,13 @@ class RoutedEvent(NamedTuple):
 class RoutedEvents:
     """Events in the order of the slice, of which each has a place of its own. Iterating gives a RoutedEvent for each."""
 
-    __slots__ = ("_known", "_log_types", "_partition", "_rows", "raws", "row_ids", "rules", "subs")
+    __slots__ = ("_partition", "_rows", "raws", "routes", "row_ids", "subs")
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
         self._rows = bytearray()
-        self._log_types: list[str] = []
-        self.rules: list[tuple[int, ...]] = []
+        self.routes: list[Route] = []
         """Of each event."""
-        self._known: list[Known] = []
         self.subs: dict[int, int] = {}
         """Place -> sub-index, of those that have one: log types that split records are rare."""
         self.row_ids: dict[int, str] = {}
@@ -72,27 +73,25 @@ class RoutedEvents:
         """Place -> record, of those that are carried along."""
 
     def __len__(self) -> int:
-        return len(self.rules)
+        return len(self.routes)
 
     def __repr__(self) -> str:
         return f"RoutedEvents({list(map(tuple, self))})"
 
-    def append(self, row: bytes, log_type: str, rules: tuple[int, ...], known: Known) -> None:
+    def append(self, row: bytes, route: Route) -> None:
         """An event, of which `row` has the numbers, packed(). What few have is set beside it: `subs`, `row_ids`, `raws`."""
         self._rows += row
-        self._log_types.append(log_type)
-        self.rules.append(rules)
-        self._known.append(known)
+        self.routes.append(route)
 
     def __iter__(self) -> Iterator[RoutedEvent]:
         return map(self.event, self.items())
 
     def items(self) -> Iterator[Item]:
         """The same, as the columns have them: who wants but a part makes nothing of the rest."""
-        return zip(_ROW.iter_unpack(self._rows), self._log_types, self.rules, self._known, strict=True)
+        return zip(_ROW.iter_unpack(self._rows), self.routes, strict=True)
 
     def event(self, item: Item) -> RoutedEvent:
-        (place, offset, time_s, local_w_s, length_bytes, digest, epoch_s), log_type, rules, known = item
+        (place, offset, time_s, local_w_s, length_bytes, digest, epoch_s), (log_type, rules, known) = item
         position = self.position(place, offset)
         raw = self.raws.get(place, (length_bytes, digest))
         row_id = self.row_ids.get(place)

@@ -649,15 +649,14 @@ class Shard:
         first_index, earlier_s, later_s = self._watermark.horizons(routed.times, lateness_s)
         touched = epoch.touched
         events, subs = routed.events, routed.events.subs
-        rules, decode = self._rules, self._decoder.items(events, source)
-        epoch.rule_sets.update(events.rules)
+        rules = self._rules
+        epoch.rule_sets.update([ordinals for _, ordinals, _ in events.routes])
         cells = self._cells
         suspects = self._suspected(cut)
         begin_run(cells, partition, final=alone)
         evaluation.run_here()
-        for item in events.items():
-            (place, offset, time_s, local_w_s, _, _, _), _, ordinals, _ = item
-            event = decode(item)
+        for item, event in self._decoder.events(events, source):
+            (place, offset, time_s, local_w_s, _, _, _), (_, ordinals, _) = item
             clock_s = later_s if place > first_index else earlier_s  # Watermark.clock(), written out
             if local_w_s - lateness_s > clock_s:
                 clock_s = local_w_s - lateness_s

@@ -34,7 +34,7 @@ def test_events_come_out_as_they_went_in_also_of_another_process(events: list[Ro
     for event in events:
         cited = (0, 0) if isinstance(event.raw, bytes) else event.raw
         row = packed(event.place, event.position[1], event.time_s, event.local_w_s, *cited, event.epoch_s)
-        columns.append(row, event.log_type, event.rules, event.known)
+        columns.append(row, (event.log_type, event.rules, event.known))
         if isinstance(event.raw, bytes):
             columns.raws[event.place] = event.raw
         if len(event.position) > 2:
@@ -47,4 +47,4 @@ def test_events_come_out_as_they_went_in_also_of_another_process(events: list[Ro
         assert list(same) == events, "and once more"
         assert len(same) == len(events)
         assert repr(same) == f"RoutedEvents({list(map(tuple, events))})", "for the simulator's trace"
-        assert list(same.rules) == [event.rules for event in events]
+        assert same.routes == [(event.log_type, event.rules, event.known) for event in events]

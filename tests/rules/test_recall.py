@@ -16,7 +16,7 @@ from rules import recall
 from rules.evaluation import NO_MATCH, REACHED, Evaluation, evaluate
 from rules.event import MISSING, PantherEvent
 from rules.logtypes import load_definitions, shipped_definitions
-from rules.recall import NOWHERE, Known, Reached, Recall, RecalledEvent, RecordedEvent, Room
+from rules.recall import Known, Recall, RecalledEvent, RecordedEvent, Room
 from tests.rules.making import make_rule
 
 CLOUDTRAIL = load_definitions(shipped_definitions())["AWS.CloudTrail"]
@@ -208,37 +208,27 @@ HEAD = (
 def test_a_recalled_probe_is_what_running_it_gives(body: str, log: list[tuple[dict[str, Any], int]]) -> None:
     title = "def title(event):\n    return f\"{event.get('b')} {event.get('sourceIPAddress')}\"\n"
     rule = make_rule(f"{HEAD}\n\ndef rule(event):\n    {body}\n\n{title}")
-    remembered, evaluation = Recall(Room(8)), Evaluation(None)
+    remembered: Recall[Any] = Recall(Room(8))
+    evaluation = Evaluation(None)
     for place, (data, second) in enumerate(log):
         found = remembered.find(data, [])
         evaluation.begin_event(TIME_S + second, (0, place))
         event = RecordedEvent(data, CLOUDTRAIL.derive(data, TIME_S + second, (0, place), "s"), None)
         outcome = evaluate(rule, event, evaluation)
-        group = _group(evaluation.key or "") if outcome is REACHED else NOWHERE
+        came_to = (outcome, evaluation.key, event.known if outcome is REACHED else None)
         if found is not None:
-            if found.outcome is not None:
-                assert found.outcome == outcome
-            else:
-                assert outcome is (NO_MATCH if found.group == NOWHERE else REACHED)
-            assert found.group == group
-            if outcome is REACHED:
-                assert repr(found.known) == repr(event.known)
+            assert repr(found) == repr(came_to)
+            assert (found[0] is NO_MATCH, found[0] is REACHED) == (outcome is NO_MATCH, outcome is REACHED)
         else:
-            remembered.learn_from(event, outcome, evaluation, group)
-
-
-def _group(key: str) -> int:
-    return sum(key.encode())
+            remembered.learn_from(event, outcome, evaluation, came_to)
 
 
 def test_what_came_once_is_recalled() -> None:
-    remembered = Recall(Room(8))
+    remembered: Recall[int] = Recall(Room(8))
     known: Known = {"name": "x", ("who", "arn"): "me", "error": MISSING, "count": 1}
     remembered.learn(known, 5)
 
-    found = remembered.find({"Name": "x", "who": {"ARN": "me"}, "count": 1}, [])
-    assert found is not None
-    assert found == Reached(5, known)
+    assert remembered.find({"Name": "x", "who": {"ARN": "me"}, "count": 1}, []) == 5
     for other in (
         {"name": "y"},
         {"name": "x", "who": {"arn": "me"}, "count": True},
@@ -249,7 +239,7 @@ def test_what_came_once_is_recalled() -> None:
 
 def test_probes_that_ask_for_different_things_after_the_same_answers_are_not_recalled() -> None:
     for more in ({"a": 1, "c": 1}, {"a": 1}, {"b": 1}, {}):
-        remembered = Recall(Room(8))
+        remembered: Recall[int] = Recall(Room(8))
         remembered.learn({"a": 1, "b": 1}, 5)
         remembered.learn(more, 5)
         assert remembered.off, more
@@ -258,7 +248,7 @@ def test_probes_that_ask_for_different_things_after_the_same_answers_are_not_rec
 
 @pytest.mark.parametrize("value", [0.0, "x" * 513], ids=["float", "long"])
 def test_floats_and_long_texts_are_not_recalled(value: Any) -> None:
-    remembered = Recall(Room(8))
+    remembered: Recall[int] = Recall(Room(8))
     remembered.learn({"a": value}, 5)
 
     assert remembered.find({"a": value}, []) is None
@@ -267,9 +257,10 @@ def test_floats_and_long_texts_are_not_recalled(value: Any) -> None:
 @pytest.mark.parametrize("look", ["event.original", "event.raw", "event.to_dict()", "event"])
 def test_a_match_that_looks_at_the_whole_event_is_not_recalled(look: str) -> None:
     rule = make_rule(f"def rule(event):\n    return event.get('a') == 1\n\ndef title(event):\n    return str({look})\n")
-    remembered, evaluation = Recall(Room(8)), Evaluation(None)
+    remembered: Recall[int] = Recall(Room(8))
+    evaluation = Evaluation(None)
     event = RecordedEvent({"a": 1, "n": 1}, None, None)
-    remembered.learn_from(event, evaluate(rule, event, evaluation), evaluation, NOWHERE)
+    remembered.learn_from(event, evaluate(rule, event, evaluation), evaluation, 5)
 
     assert remembered.find({"a": 1, "n": 2}, []) is None
 
@@ -284,7 +275,8 @@ def test_what_goes_along_with_an_event_is_small() -> None:
 
 def test_remembering_is_given_up_where_events_do_not_repeat_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "_WINDOW_MISSES", 10)
-    unique, hot = Recall(Room(100)), Recall(Room(100))
+    unique: Recall[int] = Recall(Room(100))
+    hot: Recall[int] = Recall(Room(100))
     for number in range(40):
         unique.find({"a": number}, [])
         unique.learn({"a": number}, 1)
@@ -298,7 +290,7 @@ def test_remembering_is_given_up_where_events_do_not_repeat_themselves(monkeypat
 
 def test_what_is_remembered_has_a_limit_and_makes_room_for_what_comes_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "_WINDOW_MISSES", 10)
-    remembered = Recall(Room(5))
+    remembered: Recall[int] = Recall(Room(5))
 
     def recalled() -> list[int]:
         return [number for number in range(12) if remembered.find({"a": number}, [])]

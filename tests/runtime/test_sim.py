@@ -28,7 +28,7 @@ from cluster.sinks import Continuation
 from rules.capture import Capture
 from rules.evaluation import NO_MATCH
 from rules.globals import Restorer
-from rules.recall import NOWHERE, Recall
+from rules.recall import Recall
 from rules.state import State
 from rules.unwinding import Unwinding
 from rules.windows import Windows
@@ -303,7 +303,7 @@ BUGS: dict[str, Patch] = {
     "what varies is recalled": _replaced(
         Recall,
         "learn_from",
-        lambda _: lambda self, event, outcome, *_: self.learn(event.known, NOWHERE) if outcome is NO_MATCH else None,
+        lambda _: lambda self, event, outcome, _, found: self.learn(event.known, found) if outcome is NO_MATCH else None,
     ),
     "module globals stay as they were left": _replaced(Restorer, "restore", lambda _: lambda self: None),
     "the limiter forgets at a restart": _replaced(
