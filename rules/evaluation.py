@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from rules.errors import StateReached
 from rules.rule import NO_MATCH, Outcome, RuleError
+from rules.segment import SLOTS
 from rules.unwinding import Unwinding
 
 if TYPE_CHECKING:
@@ -111,8 +112,11 @@ class Evaluation:
     def begin(self, rule_id: str) -> None:
         """Forget what the evaluation before came to."""
         self.rule_id = rule_id
-        self.key = self.others = self._random = None
-        self.ended = self.foreign = self.strayed = self.varies = False
+        self.key = self.others = None
+        if self.ended:  # what is foreign or has strayed was ended
+            self.ended = self.foreign = self.strayed = False
+        if self.varies:  # what has drawn varies
+            self.varies, self._random = False, None
 
     def reach(self, key: str) -> State:
         """The state that holds a key. Raises StateReached, after recording why, where the evaluation ends here."""
@@ -135,7 +139,10 @@ class Evaluation:
         if state is None:
             self._end()
         # Unless stale, what is stored is held: to look for it costs least, and is what the helper does next.
-        if self._holds is not None and (self.stale or not state.has(key)) and not self._holds(key):
+        holds = self._holds
+        if holds is None or (key in state.slots[hash(key) % SLOTS].expiries and not self.stale):
+            return state
+        if not holds(key):
             self.foreign = True
             self._end()
         return state
@@ -182,6 +189,7 @@ class Evaluation:
     def random(self) -> random.Random:
         """A generator seeded by (position, rule id): the same in every replay."""
         if self._random is None:
+            self.varies = True
             self._random = random.Random(f"{self.position}{self.rule_id}")
         return self._random
 

@@ -195,19 +195,22 @@ class RecalledEvent(_AskedByGet):
 
     def get(self, key: str, default: Json = None) -> Json:
         if type(key) is str:
-            value = self._known.get(key, _UNKNOWN)
-            if value is not _UNKNOWN:
+            try:
+                value = self._known[key]
+            except KeyError:
+                pass
+            else:
                 return default if value is MISSING else value
         return super().get(key, default)
 
     def deep_get(self, *keys: str, default: Json = None) -> Json:
         try:
-            value = self._known.get(keys, _UNKNOWN)
-        except TypeError:  # a key that cannot be hashed
-            value = _UNKNOWN
-        if value is _UNKNOWN:
-            return super().deep_get(*keys, default=default)
-        return default if value is None else value
+            value = self._known[keys]
+        except (KeyError, TypeError):  # not asked for before; a key that cannot be hashed
+            pass
+        else:
+            return default if value is None else value
+        return super().deep_get(*keys, default=default)
 
 
 # Rules that print an event's type, or call it wrongly, see what they would of any event.
@@ -292,10 +295,11 @@ class Recall(Generic[T]):
         """
         self._walks += 1
         step: Any = self._top.get(None)
+        get, absent = data.get, MISSING
         try:
             while type(step) is _Fork:
-                value = data.get(step.first, MISSING)
-                if value is MISSING:
+                value = get(step.first, absent)
+                if value is absent:
                     if not folded:
                         folded.append(folded_keys(data))
                     actual = folded[0].get(step.lower)
@@ -307,15 +311,15 @@ class Recall(Generic[T]):
                             value = None
                             break
                         value = value[key] if key in value else find_folded(value, key)
-                    if value is MISSING:
+                    if value is absent:
                         value = None
-                if type(value) is str or value is None or value is MISSING:
+                kind = type(value)
+                if kind is str or value is None or value is absent:
                     step = step.ways[value]
-                else:
-                    kind = type(value)
-                    if kind is not int and kind is not bool:
-                        return None  # see _fits()
+                elif kind is int or kind is bool:
                     step = step.ways[kind, value]
+                else:
+                    return None  # see _fits()
         except KeyError:  # no probe came this way
             return None
         return step  # type: ignore[no-any-return]

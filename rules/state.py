@@ -83,7 +83,8 @@ class State:
     def __init__(self, max_value_bytes: int = MAX_VALUE_BYTES) -> None:
         self.clock_s = 0.0
         """The clock of the evaluation that runs (DESIGN 5). It may go back, but never to before a freed horizon."""
-        self._segments, self._slots = segments()
+        self._segments, self.slots = segments()
+        """The segment of a key is slots[hash(key) % SLOTS]."""
         self._max_value_bytes = max_value_bytes
         self._visits: deque[str] = deque()
         """Every key again, in the order in which free() looks at them. May also name keys that are gone."""
@@ -102,7 +103,7 @@ class State:
 
     def has(self, key: str) -> bool:
         """It is stored, be it expired."""
-        return key in self._slots[hash(key) % SLOTS].expiries
+        return key in self.slots[hash(key) % SLOTS].expiries
 
     # --- counters ------------------------------------------------------------------------------------------------
 
@@ -114,7 +115,7 @@ class State:
         """Returns the new count."""
         if type(val) is not int:
             raise TypeError(f"{_at('increment_counter', key)}: val {_shown(val)} is no int: count whole numbers")
-        segment = self._slots[hash(key) % SLOTS]
+        segment = self.slots[hash(key) % SLOTS]
         before_s = segment.expiries.get(key)
         count = val if before_s is None or before_s <= self.clock_s else segment.counters.get(key, 0) + val
         if not _LEAST <= count <= _MOST:
@@ -199,8 +200,9 @@ class State:
         return remembered[1].copy()
 
     def _members(self, key: str) -> tuple[str, ...]:
-        segment = self._live(key)
-        return () if segment is None else segment.sets.get(key, ())
+        segment = self.slots[hash(key) % SLOTS]
+        expiry_s = segment.expiries.get(key)
+        return () if expiry_s is None or expiry_s <= self.clock_s else segment.sets.get(key, ())
 
     def _check_size(self, helper: str, key: str, members: tuple[str, ...]) -> None:
         self._check_value_bytes(helper, key, _utf8_bytes(helper, key, "".join(members)))
@@ -244,14 +246,14 @@ class State:
 
     def _live(self, key: str) -> Segment | None:
         """The segment of a key that is live."""
-        segment = self._slots[hash(key) % SLOTS]
+        segment = self.slots[hash(key) % SLOTS]
         expiry_s = segment.expiries.get(key)
         return segment if expiry_s is not None and expiry_s > self.clock_s else None
 
     def _write(self, helper: str, key: str, epoch_seconds: object = None) -> Segment:
         """What every write does beside setting its value: check and set the expiry, start afresh what has expired. Returns where
         the value is to be set."""
-        segment = self._slots[hash(key) % SLOTS]
+        segment = self.slots[hash(key) % SLOTS]
         self._write_known(helper, segment, key, segment.expiries.get(key), epoch_seconds)
         return segment
 
@@ -311,7 +313,7 @@ class State:
     def undo(self) -> None:
         """Give every key written since begin() what it had then."""
         for key, image in self._images.items():
-            segment = self._slots[hash(key) % SLOTS]
+            segment = self.slots[hash(key) % SLOTS]
             if key not in segment.dirty:  # someone has taken the undone row already
                 segment.dirty[key] = segment.image(key)
             segment.store(key, image)
@@ -333,7 +335,7 @@ class State:
         return Row(key, *(self._epoch_images.get(key) or self._image(key)))
 
     def _image(self, key: str) -> Image:
-        return self._slots[hash(key) % SLOTS].image(key)
+        return self.slots[hash(key) % SLOTS].image(key)
 
     # --- snapshots and freeing, between evaluations --------------------------------------------------------------
 
@@ -369,12 +371,12 @@ class State:
         """Another shard has these keys from now on. That makes none of them dirty."""
         self.begin()
         for key in keys:
-            self._slots[hash(key) % SLOTS].let_go(key)
+            self.slots[hash(key) % SLOTS].let_go(key)
 
     def take_over(self, rows: Iterable[Row]) -> None:
         """put() for keys that another shard has let go, none of them a tombstone: twice as fast where they are new here."""
         self.begin()
-        slots = self._slots
+        slots = self.slots
         new: list[str] = []
         for row in rows:
             key, counter, members, dictionary, expiry_s = row
@@ -413,7 +415,7 @@ class State:
         """Store rows in place of what their keys hold; a write like any other."""
         self.begin()
         for row in rows:
-            segment = self._slots[hash(row.key) % SLOTS]
+            segment = self.slots[hash(row.key) % SLOTS]
             segment.captures.keep((row.key,), segment.image)
             if row.key not in segment.dirty:
                 segment.dirty[row.key] = segment.image(row.key)
@@ -422,7 +424,7 @@ class State:
     def restore(self, row: Row) -> None:
         """Store a row in place of what its key holds. Does not make the key dirty."""
         self.begin()
-        segment = self._slots[hash(row.key) % SLOTS]
+        segment = self.slots[hash(row.key) % SLOTS]
         segment.captures.keep((row.key,), segment.image)
         self._place((row,))
 
@@ -432,7 +434,7 @@ class State:
         self._place(rows)
 
     def _place(self, rows: Iterable[Fields]) -> None:
-        slots = self._slots
+        slots = self.slots
         for key, counter, members, dictionary, expiry_s in rows:
             segment = slots[hash(key) % SLOTS]
             expiries = segment.expiries
@@ -452,7 +454,7 @@ class State:
         horizon. What is deleted becomes dirty, so that the next snapshot has its tombstone.
         """
         self.begin()
-        visits, slots = self._visits, self._slots
+        visits, slots = self._visits, self.slots
         freed = 0
         for _ in range(min(limit, len(visits))):
             key = visits.popleft()
@@ -483,7 +485,7 @@ class State:
             for key in segment.expiries:
                 if key not in visits:
                     raise AssertionError(f"key {key!r} will never be freed")
-                if self._slots[hash(key) % SLOTS] is not segment:
+                if self.slots[hash(key) % SLOTS] is not segment:
                     raise AssertionError(f"key {key!r} stands in another segment than its own")
 
 
