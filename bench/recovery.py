@@ -44,7 +44,7 @@ CHECKPOINT_INTERVAL_S = 2.0
 LIMITS_S = {"cold": 3.0, "warm": 1.5}
 STEPS = ("noticed", "replaced", "restored", "replayed", "first alert")
 
-_APART_S = {"cold": (6.0, 9.0), "warm": (15.0, 18.0)}
+_APART_S = {"cold": (6.0, 9.0), "warm": (35.0, 38.0)}
 """Between two kills; a spare is there some seconds after the last."""
 _CHUNK_S = 0.02
 _BEACON = 100

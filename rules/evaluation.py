@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from rules.errors import StateReached
 from rules.rule import NO_MATCH, Outcome, RuleError
 from rules.segment import SLOTS
+from rules.state import MAX_KEY_BYTES, check_key
 from rules.unwinding import Unwinding
 
 if TYPE_CHECKING:
@@ -118,8 +119,14 @@ class Evaluation:
         if self.varies:  # what has drawn varies
             self.varies, self._random = False, None
 
-    def reach(self, key: str) -> State:
-        """The state that holds a key. Raises StateReached, after recording why, where the evaluation ends here."""
+    def reach(self, helper: str, key: str) -> State:
+        """The state that holds a key. Raises StateReached, after recording why, where the evaluation ends here, and what
+        check_key() does where that is no key."""
+        first = self.key
+        if (first is None or key is not first) and (
+            type(key) is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY_BYTES
+        ):
+            check_key(helper, key)  # it may still be one
         if get_ident() != self._thread:
             self.strayed = self.strayed or not self.ended
             self.ended = True
@@ -127,9 +134,9 @@ class Evaluation:
         if self.ended:
             self._refuse()
         state = self.state
-        if self.key is None:
+        if first is None:
             self.key = key
-        elif key == self.key or (self.others is not None and key in self.others):
+        elif key == first or (self.others is not None and key in self.others):
             assert state is not None
             return state
         elif self.others is None:

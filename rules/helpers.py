@@ -2,6 +2,9 @@
 
 Signatures are the public library's; semantics are PANTHER_FORMAT 2.4, carried out by state.py. `force_ttl_check` is
 accepted everywhere and changes nothing: an expired key is absent at once.
+
+Each asks `(RUNNING.evaluation or current())`: nearly all calls are within an evaluation, and current() says what is wrong with
+the others.
 """
 
 from __future__ import annotations
@@ -10,76 +13,69 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from rules.evaluation import RUNNING, current
-from rules.state import MAX_KEY_BYTES, State, check_key
 
 Seconds = Any
 """int, float, numeric str, None, or anything else, which is refused (rules/state.py)."""
 
 
-def _state(helper: str, key: str) -> State:
-    if type(key) is not str or not key.isascii() or not 0 < len(key) <= MAX_KEY_BYTES:
-        check_key(helper, key)  # it may still be one
-    return (RUNNING.evaluation or current()).reach(key)  # current() says why there is none
-
-
 def get_counter(key: str, force_ttl_check: bool = False) -> int:
     """The counter; 0 where there is none."""
-    return _state("get_counter", key).get_counter(key)
+    return (RUNNING.evaluation or current()).reach("get_counter", key).get_counter(key)
 
 
 def increment_counter(key: str, val: int = 1, epoch_seconds: Seconds = None) -> int:
     """Add to the counter and return its new value."""
-    return _state("increment_counter", key).increment_counter(key, val, epoch_seconds)
+    return (RUNNING.evaluation or current()).reach("increment_counter", key).increment_counter(key, val, epoch_seconds)
 
 
 def reset_counter(key: str) -> None:
     """Forget the counter; the key's expiry stays."""
-    _state("reset_counter", key).reset_counter(key)
+    (RUNNING.evaluation or current()).reach("reset_counter", key).reset_counter(key)
 
 
 def set_key_expiration(key: str, epoch_seconds: Seconds) -> None:
     """When the key expires: an epoch time, or seconds from now if below 1e9."""
-    _state("set_key_expiration", key).set_key_expiration(key, epoch_seconds)
+    (RUNNING.evaluation or current()).reach("set_key_expiration", key).set_key_expiration(key, epoch_seconds)
 
 
 def get_string_set(key: str, force_ttl_check: bool = False) -> set[str]:
     """A copy of the set; empty where there is none."""
-    return _state("get_string_set", key).get_string_set(key)
+    return (RUNNING.evaluation or current()).reach("get_string_set", key).get_string_set(key)
 
 
 def put_string_set(key: str, val: Iterable[str], epoch_seconds: Seconds = None) -> set[str]:
     """Replace everything under the key by this set."""
-    return _state("put_string_set", key).put_string_set(key, val, epoch_seconds)
+    return (RUNNING.evaluation or current()).reach("put_string_set", key).put_string_set(key, val, epoch_seconds)
 
 
 def add_to_string_set(key: str, val: str | Iterable[str], epoch_seconds: Seconds = None) -> set[str]:
     """Add one text or several; returns the whole set."""
-    return _state("add_to_string_set", key).add_to_string_set(key, val, epoch_seconds)
+    return (RUNNING.evaluation or current()).reach("add_to_string_set", key).add_to_string_set(key, val, epoch_seconds)
 
 
 def remove_from_string_set(key: str, val: str | Iterable[str], epoch_seconds: Seconds = None) -> set[str]:
     """Remove one text or several; returns what is left."""
-    return _state("remove_from_string_set", key).remove_from_string_set(key, val, epoch_seconds)
+    return (RUNNING.evaluation or current()).reach("remove_from_string_set", key).remove_from_string_set(key, val, epoch_seconds)
 
 
 def reset_string_set(key: str) -> None:
     """Forget the set; the key's expiry stays."""
-    _state("reset_string_set", key).reset_string_set(key)
+    (RUNNING.evaluation or current()).reach("reset_string_set", key).reset_string_set(key)
 
 
 def get_dictionary(key: str, force_ttl_check: bool = False) -> dict[str, Any]:
     """A fresh copy of the dictionary; empty where there is none."""
-    return _state("get_dictionary", key).get_dictionary(key)
+    return (RUNNING.evaluation or current()).reach("get_dictionary", key).get_dictionary(key)
 
 
 def put_dictionary(key: str, val: Mapping[str, Any], epoch_seconds: Seconds = None) -> None:
     """Replace everything under the key by this dictionary; it is kept as JSON text."""
-    _state("put_dictionary", key).put_dictionary(key, val, epoch_seconds)
+    (RUNNING.evaluation or current()).reach("put_dictionary", key).put_dictionary(key, val, epoch_seconds)
 
 
 def evaluate_threshold(key: str, threshold: int = 10, expiry_seconds: Seconds = 3600) -> bool:
     """Count, with the expiry renewed on every call (gap-based); at the threshold reset and say True."""
-    state = _state("evaluate_threshold", key)
+    state = (RUNNING.evaluation or current()).reach("evaluate_threshold", key)
     if state.increment_counter(key, 1, expiry_seconds) < threshold:
         return False
     state.reset_counter(key)

@@ -55,8 +55,8 @@ class _Evaluation(Evaluation):
         super().begin(rule_id)
         self.calls_left = None
 
-    def reach(self, key: str) -> State:
-        state = super().reach(key)
+    def reach(self, helper: str, key: str) -> State:
+        state = super().reach(helper, key)
         if self.calls_left is not None:
             self.calls_left -= 1
             if self.calls_left < 0:

@@ -46,8 +46,9 @@ _CONNECT_TIMEOUT_S = 5.0
 
 _KILL_TIMEOUT_S = 10.0
 
-SPARE_AFTER_S = 10.0
-"""How long a life lasts before a spare is started, which costs a second of one processor: short runs do without."""
+SPARE_AFTER_S = 30.0
+"""How long a life lasts before a spare is started, which costs a second of one processor: on two no more than 2 % of what the
+life has had of them by then. Short runs do without."""
 
 _SURVIVOR_PATIENCE_S = 5.0
 """How long a process that is left of a life may take to its next one before it counts as lost: it works its queue off first."""
