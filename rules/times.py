@@ -18,9 +18,12 @@ _MAX_TEXT = 64
 # 2026-03-02T09:00:00Z: most logs write so, and some 60 events of theirs share a minute where none shares a second.
 _COMMON_LENGTH = 20
 _SECONDS = {f"{second:02}Z": float(second) for second in range(60)}
-_MINUTES_KEPT = 4096
+_MINUTES = {f"{minute:02}:": 60.0 * minute for minute in range(60)}
+_KEPT = 4096
 _minutes: dict[str, float] = {}
 """2026-03-02T09:00: -> its time, of minutes that were met as part of such a text."""
+_hours: dict[str, float] = {}
+"""The same of 2026-03-02T09:, from which the times of its minutes are made."""
 
 # What datetime.fromisoformat does not take: a space before the offset, UTC in words, a leap second, no seconds.
 _UNUSUAL = re.compile(
@@ -65,20 +68,34 @@ def parse_time(value: object) -> float:
     """
     if isinstance(value, str):
         minute_s, second_s = _minutes.get(value[:17]), _SECONDS.get(value[17:])
-        if minute_s is not None and second_s is not None:
-            return minute_s + second_s
-        if len(value) > _MAX_TEXT:
-            raise BadTime(f"{value[:_MAX_TEXT]!r}... is no time")
-        time_s = _parse_text(value)
-        common = second_s is not None and len(value) == _COMMON_LENGTH and value[13] == ":" == value[16]
-        if common and value[11:13] != "24":  # of which later Pythons take 24:00:00, and that alone
-            if len(_minutes) >= _MINUTES_KEPT:
-                _minutes.clear()
-            _minutes[value[:17]] = time_s - _SECONDS[value[17:]]
-        return time_s
+        if second_s is None or len(value) != _COMMON_LENGTH:
+            if len(value) > _MAX_TEXT:
+                raise BadTime(f"{value[:_MAX_TEXT]!r}... is no time")
+            return _parse_text(value)
+        if minute_s is None:
+            minute_s = _minute_s(value, second_s)
+        return minute_s + second_s
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _from_number(value)
     raise BadTime(f"{_shortened(value)} is no time")
+
+
+def _minute_s(text: str, second_s: float) -> float:
+    """The time of the minute in a text of the common length that ends in these seconds."""
+    hour_s, in_hour_s = _hours.get(text[:14]), _MINUTES.get(text[14:17])
+    if hour_s is None or in_hour_s is None:
+        minute_s = _parse_text(text) - second_s
+        if in_hour_s is None or text[13] != ":" or text[11:13] == "24":  # 24:00:00 is a time to later Pythons, and that alone
+            return minute_s
+        hour_s = _kept(_hours, text[:14], minute_s - in_hour_s)
+    return _kept(_minutes, text[:17], hour_s + in_hour_s)
+
+
+def _kept(times: dict[str, float], text: str, time_s: float) -> float:
+    if len(times) >= _KEPT:
+        times.clear()
+    times[text] = time_s
+    return time_s
 
 
 def format_time(time_s: float) -> str:

@@ -111,6 +111,15 @@ def test_what_format_time_writes_parse_time_reads_back(moment: datetime) -> None
     assert parse_time(format_time(time_s)) == time_s
 
 
+@given(MOMENTS, st.lists(st.tuples(st.integers(0, 59), st.integers(0, 59), st.sampled_from("T ")), min_size=2))
+def test_minutes_of_an_hour_that_was_met_are_read_like_the_first(
+    moment: datetime, times: list[tuple[int, int, str]]
+) -> None:
+    for minute, second, between in times:
+        expected = moment.replace(minute=minute, second=second, microsecond=0, tzinfo=UTC)
+        assert parse_time(f"{expected:%Y-%m-%d{between}%H:%M:%SZ}") == expected.timestamp()
+
+
 def test_times_are_written_as_panther_does() -> None:
     assert format_time(JULY_10 + 0.25) == "2023-07-10 11:42:18.250000000"
 
