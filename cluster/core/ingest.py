@@ -211,7 +211,8 @@ class Decoder:
         def parsed(item: Item) -> _Parsed:
             return self._parsed(source, routed.event(item))
 
-        of, context = "", None
+        of: str | None = None
+        context: EventContext | None = None
         for item in routed.items():
             row, (log_type, _, known) = item
             if log_type != of:
