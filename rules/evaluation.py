@@ -58,7 +58,7 @@ def keys_of(touched: Touched) -> tuple[str, ...]:
 class Evaluation:
     """What one shard's evaluations share. Not thread-safe, on purpose: a helper called in another thread is refused."""
 
-    __slots__ = ("_holds", "_random", "_refused", "_tell_ended", "_thread", "_unwinding", "ended", "event_time_s", "foreign",
+    __slots__ = ("_holds", "_random", "_refused", "_tell_ended", "_thread", "_unwinding", "ended", "event_time_s",
                  "key", "others", "position", "rule_id", "stale", "state", "strayed", "swallowing", "varies")  # fmt: skip
 
     def __init__(
@@ -86,8 +86,6 @@ class Evaluation:
         """A helper ended the evaluation; whatever the rule did after that does not count."""
         self.others: dict[str, None] | None = None
         """The keys after the first, each once."""
-        self.foreign = False
-        """It was ended by a key which the state does not hold."""
         self.strayed = False
         """It was ended by a helper call from another thread."""
         self.varies = False
@@ -114,8 +112,8 @@ class Evaluation:
         """Forget what the evaluation before came to."""
         self.rule_id = rule_id
         self.key = self.others = None
-        if self.ended:  # what is foreign or has strayed was ended
-            self.ended = self.foreign = self.strayed = False
+        if self.ended:  # what has strayed was ended
+            self.ended = self.strayed = False
         if self.varies:  # what has drawn varies
             self.varies, self._random = False, None
 
@@ -147,10 +145,7 @@ class Evaluation:
             self._end()
         # Unless stale, what is stored is held: to look for it costs least, and is what the helper does next.
         holds = self._holds
-        if holds is None or (key in state.slots[hash(key) % SLOTS].expiries and not self.stale):
-            return state
-        if not holds(key):
-            self.foreign = True
+        if holds is not None and (self.stale or key not in state.slots[hash(key) % SLOTS].expiries) and not holds(key):
             self._end()
         return state
 

@@ -16,7 +16,8 @@ Position = tuple[int, ...]
 """The public place of an event: (partition, offset) or (partition, offset, sub-index). Never depends on shards or epochs."""
 
 Cited = tuple[int, int]
-"""(length in bytes, digest) of a record that is not carried along, for it can be read again at its place."""
+"""(length in bytes, digest) of a record that is not carried along, for it can be read again at its place: with its newline
+where it was cut with it (lines.py)."""
 
 _ROW = Struct("<qqddqQq")
 
