@@ -89,7 +89,8 @@ def test_recovery_is_measured_with_and_without_a_spare(tmp_path: Path) -> None:
 
     for kind in ("cold", "warm"):
         [steps] = figures[kind]["kills"]
-        assert 0 < steps["noticed"] < steps["replaced"] < steps["restored"] < steps["first alert"]
+        assert 0 < steps["noticed"] < steps["replaced"] < steps["restored"]
+        assert steps["replaced"] < steps["first alert"], "the driver asks for what is restored; an alert may be seen before"
 
 
 @pytest.mark.ray
