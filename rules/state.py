@@ -200,7 +200,7 @@ class State:
         return remembered[1].copy()
 
     def _members(self, key: str) -> tuple[str, ...]:
-        segment = self.slots[hash(key) % SLOTS]
+        segment = self.slots[hash(key) % SLOTS]  # _live(), written out: each helper for sets comes here
         expiry_s = segment.expiries.get(key)
         return () if expiry_s is None or expiry_s <= self.clock_s else segment.sets.get(key, ())
 

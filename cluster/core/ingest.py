@@ -672,7 +672,7 @@ def row_id_of(event: Mapping[str, Any]) -> str | None:
 
 
 def _without_newline(raw: bytes) -> bytes:
-    """What is said of a record that cannot be read, whether it was cut with its newline or without."""
+    """A record as it is carried along or told of, whether it was cut with its newline or without."""
     return raw.removesuffix(b"\n")
 
 
