@@ -17,6 +17,7 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -54,19 +55,28 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     benchmark = by_name[given.name]
-    options = {name: value for name in ("pack", "cache") if (value := getattr(given, name)) is not None}
-    for name in options.keys() - inspect.signature(benchmark.run).parameters.keys():
+    options: dict[str, Any] = {name: value for name in ("pack", "cache") if (value := getattr(given, name)) is not None}
+    if given.json is not None and not given.json.parent.is_dir():
+        parser.error(f"--json {given.json}: no such folder: make it first")
+    taken = inspect.signature(benchmark.run).parameters.keys()
+    for name in options.keys() - taken:
         parser.error(f"{given.name} takes no --{name}")
     machine = describe_machine()
     print(" ".join(f"{name}={value}" for name, value in machine.items()))
+
+    def save(figures: dict[str, Any]) -> None:
+        if given.json is not None:
+            report = {"name": given.name, "smoke": given.smoke, "machine": machine, "figures": figures}
+            given.json.write_text(json.dumps(report, indent=1) + "\n")
+
+    if "save" in taken:
+        options["save"] = save
     try:
         figures = benchmark.run(given.smoke, **options)
     except RuntimeError as error:
         print(f"bench {given.name}: {error}", file=sys.stderr)
         return 1
-    if given.json is not None:
-        report = {"name": given.name, "smoke": given.smoke, "machine": machine, "figures": figures}
-        given.json.write_text(json.dumps(report, indent=1) + "\n")
+    save(figures)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +29,15 @@ class All:
     NAME: str = "all"
     HELP: str = "every one that has a goal, in turn, and a table of them (an hour and more)"
 
-    def run(self, smoke: bool, pack: Path | None = None, cache: Path | None = None) -> dict[str, Any]:
-        """Figures by benchmark. Raises RuntimeError in the end when one of them failed; the others are run and shown."""
+    def run(
+        self,
+        smoke: bool,
+        pack: Path | None = None,
+        cache: Path | None = None,
+        save: Callable[[dict[str, Any]], None] = lambda figures: None,
+    ) -> dict[str, Any]:
+        """Figures by benchmark, those so far saved after each: an hour is long. Raises RuntimeError in the end when one of them
+        failed; the others are run and shown."""
         given = {name: value for name, value in (("pack", pack), ("cache", cache)) if value is not None}
         figures: dict[str, Any] = {}
         failures: list[str] = []
@@ -40,6 +47,7 @@ class All:
             options = {name: value for name, value in given.items() if name in taken}
             try:
                 figures[benchmark.NAME] = benchmark.run(smoke, **options)
+                save(figures)
             except RuntimeError as error:
                 print(f"failed: {error}")
                 failures.append(f"{benchmark.NAME}: {error}")

@@ -61,6 +61,17 @@ def test_all_runs_on_past_a_benchmark_that_fails_and_fails_in_the_end(
     assert "| founding rules | bare loop | 1.2x | 3x | 2.5x | met |" in capsys.readouterr().out
 
 
+def test_all_saves_what_it_has_after_each_benchmark(tmp_path: Path) -> None:
+    saved: list[set[str]] = []
+
+    benchmarks = (_Made("first", lambda: _of(FAST)), _Made("second", lambda: _of(SLOW)), _Made("third", _failing))
+
+    with pytest.raises(RuntimeError):
+        All(benchmarks).run(smoke=True, save=lambda figures: saved.append(set(figures)))
+
+    assert saved == [{"first"}, {"first", "second"}]
+
+
 def test_all_hands_on_what_a_benchmark_takes(tmp_path: Path) -> None:
     figures = All((_Made("one", lambda: _of(FAST)),)).run(smoke=True, pack=tmp_path / "pack", cache=tmp_path)
 

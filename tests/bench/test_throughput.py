@@ -149,3 +149,13 @@ def test_without_a_name_the_benchmarks_are_listed(capsys: pytest.CaptureFixture[
 
     listed = capsys.readouterr().out
     assert all(f"{benchmark.NAME} " in listed and benchmark.HELP in listed for benchmark in BENCHMARKS)
+
+
+def test_a_place_that_figures_cannot_go_to_is_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["throughput", "--smoke", "--json", str(tmp_path / "absent" / "figures.json")])
+
+    assert ended.value.code == 2
+    assert "no such folder: make it first" in capsys.readouterr().err
