@@ -43,15 +43,19 @@ def run(smoke: bool, results: Path = RESULTS) -> dict[str, Any]:
 
 
 def newest(results: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(figures by benchmark, the machine of the last file). Smoke runs measure nothing and do not count."""
-    reports = [json.loads(path.read_text()) for path in results.glob("*.json")]
+    """(figures by benchmark, the last machine, the commits of all that count). Smoke runs measure nothing and do not count."""
+    written = sorted(results.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)  # dates are whole days
+    reports = [json.loads(path.read_text()) for path in written]
     figures: dict[str, Any] = {}
+    commits: dict[str, str] = {}
     machine: dict[str, str] = {}
     for report in sorted(reports, key=lambda report: str(report["machine"].get("date", ""))):
         if not report["smoke"]:
-            figures |= report["figures"] if report["name"] == "all" else {report["name"]: report["figures"]}
+            found = report["figures"] if report["name"] == "all" else {report["name"]: report["figures"]}
+            figures |= found
             machine = report["machine"]
-    return figures, machine
+            commits |= dict.fromkeys(found, machine["commit"])
+    return figures, machine | {"commit": " and ".join(dict.fromkeys(commits.values()))}
 
 
 def bars(figures: Mapping[str, Any]) -> list[Bar]:

@@ -186,7 +186,7 @@ BARE = Baseline("bare loop", _bare)
 REDIS = Baseline("Redis per helper", _redis)
 BYTEWAX_THREADS = Baseline("Bytewax -w2", _bytewax(1, 2), BYTEWAX)
 BYTEWAX_PROCESSES = Baseline("Bytewax -p2", _bytewax(2, 1), BYTEWAX)
-# More than a minute each on the fastest machine so far, at 17,400 and 38,600 events/s.
+# More than a minute each on the fastest machine so far, at 17,400 and 40,800 events/s.
 PYFLINK_PROCESS = Baseline("PyFlink process", _pyflink("process"), PYFLINK, events=1_200_000)
 PYFLINK_THREAD = Baseline("PyFlink thread", _pyflink("thread"), PYFLINK, events=2_500_000)
 

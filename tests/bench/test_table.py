@@ -79,7 +79,7 @@ def test_all_hands_on_what_a_benchmark_takes(tmp_path: Path) -> None:
 
 
 def _write(path: Path, name: str, figures: dict[str, Any], date: str, smoke: bool = False) -> None:
-    machine = {"date": date, "commit": "abc", "cpus": "2"}
+    machine = {"date": date, "commit": f"of {date}", "cpus": "2"}
     path.write_text(json.dumps({"name": name, "smoke": smoke, "machine": machine, "figures": figures}))
 
 
@@ -91,7 +91,7 @@ def test_the_newest_result_of_a_benchmark_counts_and_no_smoke_run(tmp_path: Path
     figures, machine = plot.newest(tmp_path)
 
     assert figures == {"throughput": _of(FAST), "dense": _of(PLAIN)}
-    assert machine["date"] == "2026-03-02"
+    assert (machine["date"], machine["commit"]) == ("2026-03-02", "of 2026-03-01 and of 2026-03-02")
 
 
 def test_bars_are_ratios_of_which_more_is_better() -> None:
