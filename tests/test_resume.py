@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -151,6 +152,37 @@ def test_a_run_goes_on_by_itself_when_a_process_is_lost(actor: str, logs: Path, 
     assert summary["restarts"] == 1
     assert summary["matches"] == len((tmp_path / "matches.jsonl").read_bytes().splitlines())
     assert summary["events"] == 60_000
+
+
+@pytest.mark.ray
+def test_a_shard_that_is_lost_while_it_has_nothing_to_do_is_noticed_in_its_turn(logs: Path, tmp_path: Path) -> None:
+    """Ten of them: more than are asked at a time."""
+    lines = (logs / "okta.jsonl").read_bytes().splitlines(keepends=True)
+    half = len(lines) // 2
+    expected = run(logs / "okta.jsonl", into=tmp_path / "whole").summary
+    arguments = command(logs, tmp_path, tmp_path / "store", "ray", 10)
+    arguments[arguments.index(str(logs))] = "-"
+    arguments += ["--log-type", "Okta.SystemLog"]
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    in_time = threading.Timer(120, process.kill)
+    in_time.start()
+    process.stdin.write(b"".join(lines[:half]))
+    wait_for(tmp_path / "matches.jsonl")
+    time.sleep(1)
+    *_, last = (child for child in psutil.Process(process.pid).children(recursive=True) if "ShardActor" in child.name())
+    last.kill()
+    told = iter(process.stderr.readline, b"")
+    assert any(b"a process of the run was lost" in line for line in told)
+    stdout, stderr = process.communicate(b"".join(lines[half:]), timeout=120)
+    in_time.cancel()
+
+    assert process.returncode == 0, stderr.decode()
+    assert json.loads(stdout.splitlines()[-1])["events"] == expected["events"]
+    assert (tmp_path / "matches.jsonl").read_bytes() == (tmp_path / "whole" / "matches.jsonl").read_bytes()
 
 
 @pytest.mark.ray
