@@ -7,10 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rules.errors import InvalidPack, Problem
+from rules.guards import Guard
 from rules.lints import NO_GUARD, NO_GUARD_REASON, Finding, Report, lint, reason_of
 from rules.lints.sources import Place, column_of
 from rules.pack import Pack, load_pack, log_types_of, read_files
 from rules.rule import Rule
+
+_SHOWN = 3
+"""So many rules are named."""
 
 ERROR = "error"
 """Stands where warnings have the id of their lint."""
@@ -113,7 +117,18 @@ def _guards(rules: Sequence[Rule]) -> list[str]:
     if not rules:
         return []
     rest = f"; {_number(without, 'rule')} evaluated on each event of their log types" if without else ""
-    return [f"Guards: {_number(guarded, 'rule')} looked up by the value of a field{rest}"]
+    lines = [f"Guards: {_number(guarded, 'rule')} looked up by the value of a field{rest}"]
+    textless = [rule.id for rule in rules if any(_by_no_text(rule.guard(log_type)) for log_type in rule.log_types)]
+    if textless:
+        more = f" and {len(textless) - _SHOWN} more" if len(textless) > _SHOWN else ""
+        lines.append(
+            f"Every line is parsed for {', '.join(textless[:_SHOWN])}{more}: nothing in the guard is a text to look for first"
+        )
+    return lines
+
+
+def _by_no_text(guard: Guard | None) -> bool:
+    return guard is not None and bool(guard) and not guard.names_text
 
 
 def _counts(errors: list[Finding], report: Report, pack: Pack) -> str:

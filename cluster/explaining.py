@@ -94,6 +94,8 @@ def _guard(rule: Rule, log_type: str) -> Iterator[str]:
     yield "it is evaluated only where " + ("all of these hold" if len(clauses) > 1 else "this holds")
     for clause in clauses:
         yield f"  {clause_text(clause)}"
+    if not guard.names_text:
+        yield "None of that is a text that could be looked for first: every line of the log type is parsed for it"
 
 
 def _keys(accesses: Sequence[Access]) -> list[str]:

@@ -140,6 +140,19 @@ def test_rules_without_a_guard_are_noted_with_the_reason_and_its_place(
     assert code == 0
 
 
+def test_rules_whose_guard_names_no_text_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flagged = "def rule(event):\n    return event.get('readOnly') is True and event.get('count') == 3\n"
+    directory = pack(tmp_path, a_yml=spec("A", "a.py"), a_py=RULE, b_yml=spec("B", "b.py"), b_py=flagged)
+
+    code, lines = checked(directory, capsys)
+
+    assert lines[-3:-1] == [
+        "Guards: 2 rules looked up by the value of a field",
+        "Every line is parsed for B: nothing in the guard is a text to look for first",
+    ]
+    assert code == 0
+
+
 def test_a_note_can_be_silenced_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = "def rule(event):\n    # countersign: ignore[no-guard] every event counts\n    return True\n"
     _, lines = checked(pack(tmp_path, a_yml=spec("A", "a.py"), a_py=silent), capsys)

@@ -117,6 +117,20 @@ def test_a_rule_without_a_guard_says_why_and_where(tmp_path: Path, capsys: pytes
     assert f"Guard: none, it is evaluated on every event: {why}" in capsys.readouterr().out.splitlines()
 
 
+def test_a_guard_that_names_no_text_is_said_to_have_every_line_parsed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = pack(tmp_path, r_yml=spec("R", "r.py"), r_py="def rule(event):\n    return event.get('readOnly') is True\n")
+
+    explain(directory, "R", None)
+
+    assert capsys.readouterr().out.splitlines()[2:5] == [
+        "Guard: it is evaluated only where this holds",
+        "  readOnly is true",
+        "None of that is a text that could be looked for first: every line of the log type is parsed for it",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

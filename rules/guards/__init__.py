@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import rules.guards.values  # noqa: F401 - remembers what builtins and events are, before a pack can change them
 from rules.errors import SourceLocation
-from rules.guards.facts import ABSENT, ALWAYS, Clause, Facts
+from rules.guards.facts import ABSENT, ALWAYS, Clause, Facts, is_of_texts
 from rules.guards.index import Index
 
 __all__ = ["Guard", "Index", "clause_text"]
@@ -38,6 +38,11 @@ class Guard:
     def clauses(self) -> list[Clause]:
         """All of which must hold, in a fixed order."""
         return sorted(self.facts, key=lambda clause: (len(clause), clause_text(clause)))
+
+    @property
+    def names_text(self) -> bool:
+        """Where it does, lines without that text need not be parsed for the rule."""
+        return any(map(is_of_texts, self.facts))
 
     def __bool__(self) -> bool:
         return self.facts != ALWAYS

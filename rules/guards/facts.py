@@ -40,6 +40,11 @@ ALWAYS: Facts = frozenset()
 NEVER: Facts = frozenset({frozenset()})
 
 
+def is_of_texts(clause: Clause) -> bool:
+    """Whether an event of which it holds has one of its texts in it: such a text can be looked for before events are parsed."""
+    return all(type(fact.value) is str for fact in clause)
+
+
 def can_be_looked_up(value: Any) -> bool:
     """Whether an index tells the value from all others. Exact types: what a class of the pack's own equals is its business."""
     kind = type(value)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rules.event import folded_keys
-from rules.guards.facts import ABSENT, Clause, Path, value_at
+from rules.guards.facts import ABSENT, Clause, Path, is_of_texts, value_at
 
 if TYPE_CHECKING:
     from rules.guards import Guard
@@ -53,7 +53,7 @@ class Index:
         """Texts of which every event that can concern a rule holds one, as a JSON string. None where some rule asks for none."""
         found: set[str] = set()
         for clauses in self._clauses:
-            of_texts = [clause for clause in clauses if all(type(fact.value) is str for fact in clause)]
+            of_texts = [clause for clause in clauses if is_of_texts(clause)]
             if not of_texts:
                 return None
             best = min(of_texts, key=lambda clause: (_spellings(clause), len({fact.value for fact in clause} - found)))
@@ -63,10 +63,7 @@ class Index:
     @property
     def without_texts(self) -> tuple[int, ...]:
         """The rules that keep `texts` from being known."""
-        return tuple(
-            n for n, clauses in enumerate(self._clauses)
-            if not any(all(type(fact.value) is str for fact in clause) for clause in clauses)
-        )  # fmt: skip
+        return tuple(n for n, clauses in enumerate(self._clauses) if not any(map(is_of_texts, clauses)))
 
     def candidates(self, event: dict[str, Any], folded: list[dict[str, str]]) -> tuple[int, ...]:
         """The rules whose guard may hold of an event, ascending. The event is raw: keys count without regard to case.
