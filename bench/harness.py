@@ -170,7 +170,7 @@ def report(
     medians = {
         name: {kind: statistics.median(of_kind) for kind, of_kind in of_side.items()} for name, of_side in rates.items()
     }
-    print(f"{'median of events/s':24}{'events':>12}{'processing':>14}{'ratio':>8}{'with start-up':>16}{'ratio':>8}")
+    print(f"{'median of events/s':24}{'events':>12}{'processing':>14}{'ours/it':>8}{'with start-up':>16}{'ours/it':>8}")
     figures: dict[str, Any] = {}
     for name, of_side in medians.items():
         ratios = {kind: medians[ours][kind] / of_side[kind] for kind in of_side}

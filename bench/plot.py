@@ -31,7 +31,8 @@ def run(smoke: bool, results: Path = RESULTS) -> dict[str, Any]:
     """Draw the picture into `results`. Raises RuntimeError where there are no results, or no matplotlib."""
     figures, machine = newest(results)
     if not figures:
-        raise RuntimeError(f"{results}: no results yet: run `python -m bench all --json {results}/NAME.json` first")
+        remedy = f"run `python -m bench all --json {results}/NAME.json` first"
+        raise RuntimeError(f"{results}: no results yet, smoke runs do not count: {remedy}")
     try:
         import matplotlib
     except ImportError:
@@ -43,9 +44,12 @@ def run(smoke: bool, results: Path = RESULTS) -> dict[str, Any]:
 
 
 def newest(results: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(figures by benchmark, the last machine, the commits of all that count). Smoke runs measure nothing and do not count."""
+    """(figures by benchmark, the last machine, the commits of all that count). Smoke runs measure nothing and do not count.
+
+    Raises RuntimeError where a file holds no result.
+    """
     written = sorted(results.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)  # dates are whole days
-    reports = [json.loads(path.read_text()) for path in written]
+    reports = [_read(path) for path in written]
     figures: dict[str, Any] = {}
     commits: dict[str, str] = {}
     machine: dict[str, str] = {}
@@ -56,6 +60,16 @@ def newest(results: Path) -> tuple[dict[str, Any], dict[str, str]]:
             machine = report["machine"]
             commits |= dict.fromkeys(found, machine["commit"])
     return figures, machine | {"commit": " and ".join(dict.fromkeys(commits.values()))}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_text())
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or not {"name", "smoke", "machine", "figures"} <= report.keys():
+        raise RuntimeError(f"{path}: not what `python -m bench NAME --json FILE` writes: take it away")
+    return report
 
 
 def bars(figures: Mapping[str, Any]) -> list[Bar]:
@@ -69,6 +83,7 @@ def bars(figures: Mapping[str, Any]) -> list[Bar]:
             ratio, goal = row["measured"], row["goal"]
             if row["lower_is_better"]:
                 ratio, goal = 1 / ratio, None if goal is None else 1 / goal
+                label += f" (turned over: {row['measured']:.2f} {row['unit']})"
             found.append(Bar(label, ratio, goal))
     return found
 
@@ -87,10 +102,14 @@ def draw(bars: Sequence[Bar], rates: Sequence[tuple[int, float]], machine: Mappi
         1, 2, figsize=(13, 1.5 + 0.5 * max(len(bars), 6)), width_ratios=(3, 2), layout="constrained"
     )
     places = range(len(bars))
-    colours = ["#8a8a8a" if bar.goal is None else "#3a7d44" if bar.ratio >= bar.goal else "#b85c38" for bar in bars]
-    left.barh(places, [bar.ratio for bar in bars], color=colours)
+    verdicts = ["no goal" if bar.goal is None else "met" if bar.ratio >= bar.goal else "not met" for bar in bars]
+    for verdict, colour in (("met", "#3a7d44"), ("not met", "#b85c38"), ("no goal", "#8a8a8a")):
+        of_it = [place for place in places if verdicts[place] == verdict]
+        if of_it:
+            left.barh(of_it, [bars[place].ratio for place in of_it], color=colour, label=verdict)
     goals = [(bar.goal, place) for place, bar in zip(places, bars, strict=True) if bar.goal is not None]
-    left.scatter(*zip(*goals, strict=True), marker="|", s=250, color="black", zorder=3, label="goal")
+    if goals:
+        left.scatter(*zip(*goals, strict=True), marker="|", s=250, color="black", zorder=3, label="goal")
     for place, bar in zip(places, bars, strict=True):
         left.annotate(f" {bar.ratio:.2g}", (bar.ratio, place), va="center", fontsize=8)
     left.set_yticks(places, [bar.label for bar in bars], fontsize=8)
@@ -98,7 +117,8 @@ def draw(bars: Sequence[Bar], rates: Sequence[tuple[int, float]], machine: Mappi
     left.set_xscale("log")
     left.axvline(1, color="grey", linewidth=0.8)
     left.set_xlabel("times the baseline (log)")
-    left.legend(loc="lower right")
+    if bars:
+        left.legend(loc="lower right")
     right.plot([number for number, _ in rates], [rate for _, rate in rates], marker="o", color="#3a5f8a")
     right.set_xscale("log")
     right.set_ylim(bottom=0)

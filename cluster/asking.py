@@ -348,7 +348,7 @@ def _figures(note: dict[str, Any], runs: bool) -> Iterator[tuple[str, str]]:
     age_s = note["checkpoint_age_s"]
     yield "checkpoint", f"{note['checkpoints']:,}" + (f", the last {_ago(age_s)}" if age_s is not None and runs else "")
     going = f", going to {note['rescaling_to']}" if runs and note["rescaling_to"] is not None else ""
-    yield "shards", f"{note['shards']}{going}, {note['keys']:,} keys, {_counted(note['restarts'], 'restart')}"
+    yield "shards", f"{note['shards']}{going}, {_counted(note['keys'], 'key')}, {_counted(note['restarts'], 'restart')}"
     for rule_id, share in note["lane"].items():
         yield "serial lane", f"{rule_id}: {share['fraction']:.1%} of its evaluations, {share['seconds']:.1f} s"
     if note["rules_off"]:

@@ -3,13 +3,18 @@
 Nothing here can be sharded, recovered or given another rule; that is what it is for. It prints {"events", "seconds"} and
 writes one line per match, {"rule_id", "position", "dedup"}.
 
-    python -m bench.baselines.bare_loop founding|every_event|most_match CLOUDTRAIL.jsonl MATCHES.jsonl
+founding_by_words parses only lines in which a word stands that the founding rules ask for: as somebody would have it who knows
+that it is parsing that takes the time, and that nobody spells such a word with escapes.
+
+    python -m bench.baselines.bare_loop founding|founding_by_words|every_event|most_match CLOUDTRAIL.jsonl MATCHES.jsonl
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -23,18 +28,46 @@ DENIALS = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOpera
 BLOCK_BYTES = 1 << 20
 
 
-def founding(log: Path, matches: Path) -> int:
+@dataclass(slots=True)
+class Passed:
+    """What was not parsed."""
+
+    events: int = 0
+    size_bytes: int = 0
+
+
+def with_words(lines: Iterable[bytes], passed: Passed) -> Iterator[bytes]:
+    """Those that one of the founding rules may be about."""
+    events = size_bytes = 0
+    for line in lines:
+        if b"AccessDenied" in line or b"AssumeRole" in line or b"UnauthorizedOperation" in line:
+            passed.size_bytes = size_bytes
+            yield line
+        else:
+            events += 1
+            size_bytes += len(line)
+    passed.events = events
+
+
+def founding_by_words(log: Path, matches: Path) -> int:
+    """The two founding rules; returns the number of events."""
+    return founding(log, matches, by_words=True)
+
+
+def founding(log: Path, matches: Path, *, by_words: bool = False) -> int:
     """The two founding rules; returns the number of events."""
     denied: dict[str, tuple[int, float]] = {}  # arn -> (count, expiry in seconds since 1970)
     assumed: dict[str, tuple[set[str], float]] = {}  # role -> (addresses, expiry)
     events = offset = 0
     loads = orjson.loads
+    passed = Passed()
     with log.open("rb", buffering=BLOCK_BYTES) as lines, matches.open("wb", buffering=BLOCK_BYTES) as out:
 
         def match(rule_id: str, dedup: str) -> None:
-            out.write(orjson.dumps({"rule_id": rule_id, "position": (0, offset), "dedup": dedup}) + b"\n")
+            position = 0, offset + passed.size_bytes
+            out.write(orjson.dumps({"rule_id": rule_id, "position": position, "dedup": dedup}) + b"\n")
 
-        for line in lines:
+        for line in with_words(lines, passed) if by_words else lines:
             event = loads(line)
             error = event.get("errorCode")
             if error in DENIALS:
@@ -63,7 +96,7 @@ def founding(log: Path, matches: Path) -> int:
                     assumed[role] = (addresses, now_s + REMEMBER_S)
             events += 1
             offset += len(line)
-    return events
+    return events + passed.events
 
 
 def every_event(log: Path, matches: Path) -> int:
@@ -116,7 +149,8 @@ def time_s(event: dict[str, str]) -> float:
 
 
 def main() -> None:
-    loop = {"founding": founding, "every_event": every_event, "most_match": most_match}[sys.argv[1]]
+    loops = founding, founding_by_words, every_event, most_match
+    loop = {each.__name__: each for each in loops}[sys.argv[1]]
     log, matches = map(Path, sys.argv[2:])
     start_s = time.perf_counter()
     events = loop(log, matches)

@@ -257,9 +257,13 @@ def start_ray(address: str | None) -> None:
             ray.init(address=address, runtime_env={"env_vars": environment}, **options)
     except Exception as error:
         text = str(error).strip().splitlines()
+        remedy = (
+            "it may be busy: try again, or run with `--runtime local`"
+            if address is None
+            else "start a head with `ray start --head`, or leave --address away"
+        )
         raise ClusterUnreachable(
-            f"{address or 'this machine'}: no Ray to run on: {text[0] if text else type(error).__name__}: "
-            "start a head with `ray start --head`, or leave --address away"
+            f"{address or 'this machine'}: no Ray to run on: {text[0] if text else type(error).__name__}: {remedy}"
         ) from error
 
 

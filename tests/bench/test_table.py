@@ -106,9 +106,10 @@ def test_the_curve_is_by_number_of_rules() -> None:
     assert plot.rates_by_rules(figures) == [(10, 9.0), (100, 8.0), (1000, 5.0)]
 
 
-def test_the_picture_is_a_png(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [(FAST, SLOW, HEAVY, PLAIN), (PLAIN,), (QUICK,), ()])
+def test_the_picture_is_a_png(rows: tuple[Row, ...], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra `bench`")
-    figures = {"some": _of(FAST, SLOW), "rules": {"events_per_s_by_rules": {"10": 9.0, "100": 8.0}}}
+    figures = {"some": _of(*rows), "rules": {"events_per_s_by_rules": {"10": 9.0, "100": 8.0}}}
     _write(tmp_path / "a.json", "all", figures, "2026-03-01")
 
     plot.run(smoke=False, results=tmp_path)
@@ -116,6 +117,14 @@ def test_the_picture_is_a_png(tmp_path: Path) -> None:
     assert (tmp_path / plot.PICTURE).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("text", ['{"name": "all"', "[]", "{}"])
+def test_a_file_that_is_no_result_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text(text)
+
+    with pytest.raises(RuntimeError, match=r"odd\.json: not what .* writes: take it away"):
+        plot.run(smoke=False, results=tmp_path)
+
+
 def test_without_results_there_is_nothing_to_draw(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="no results yet: run `python -m bench all"):
+    with pytest.raises(RuntimeError, match="no results yet, smoke runs do not count: run `python -m bench all"):
         plot.run(smoke=False, results=tmp_path)
