@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     benchmark = by_name[given.name]
     options: dict[str, Any] = {name: value for name in ("pack", "cache") if (value := getattr(given, name)) is not None}
-    if given.json is not None and not given.json.parent.is_dir():
-        parser.error(f"--json {given.json}: no such folder: make it first")
+    if given.json is not None and (given.json.is_dir() or not given.json.parent.is_dir()):
+        parser.error(f"--json {given.json}: not a file in a folder that is there: make that first")
     taken = inspect.signature(benchmark.run).parameters.keys()
     for name in options.keys() - taken:
         parser.error(f"{given.name} takes no --{name}")
@@ -67,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     def save(figures: dict[str, Any]) -> None:
         if given.json is not None:
             report = {"name": given.name, "smoke": given.smoke, "machine": machine, "figures": figures}
-            given.json.write_text(json.dumps(report, indent=1) + "\n")
+            new = given.json.with_name(f"{given.json.name}.new")
+            new.write_text(json.dumps(report, indent=1) + "\n")
+            new.replace(given.json)
 
     if "save" in taken:
         options["save"] = save

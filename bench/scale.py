@@ -1,12 +1,13 @@
 """What shards cost by themselves: processor time per epoch and shard with 2, 8, 32 and 64 of them, and memory per shard.
 
 Epochs of events that concern no rule, on this one machine: there is nothing to gain from many shards here, so all that
-grows is overhead. Every shard tells every other one what it has for it, nothing included, and that it is through; so an epoch
-takes a * shards + b * shards ** 2, and per shard a + b * shards. (Of b, Ray takes some 0.16 ms for each message that is sent and
-0.2 ms for each that is received.) Both are fitted to what was measured, and projected to more shards than this machine can hold.
+grows is overhead. Every shard tells every other one what it has for it, nothing included, and that it is through; so what an
+epoch costs a shard grows with the number of shards. (Of that, Ray takes some 0.16 ms for each message that is sent and 0.2 ms
+for each that is received.) The growth of the last step, the most crowded and the steepest, is projected to more shards than
+this machine can hold.
 
-What a process of Ray takes while it has nothing to do is measured first, and told by itself: it comes with time, not with epochs,
-and where many shards share two processors an epoch takes long.
+What a shard takes while it has nothing to do is measured first, taken off, and told by itself: it comes with time, not with
+epochs, and where many shards share two processors an epoch takes long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import psutil
 
 from bench import inputs, packs
 from bench.fed import fed
-from bench.harness import SHARDS
 from cluster.core.coordinator import EVENTS_PER_SHARD
 
 NAME = "scale"
@@ -108,29 +108,21 @@ def _cpu_s(processes: Sequence[psutil.Process]) -> float:
 
 
 def _project(measured: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The two costs, and what they come to with many shards; a projection from these figures, measured by nobody."""
-    base_ms, each_ms = _line([(row["shards"], row["shard_cpu_ms"]) for row in measured])
-    of_shard_ms = base_ms + each_ms * PROJECTED_SHARDS
+    """What an epoch comes to with many shards, if each costs what those of the last step did; measured by nobody."""
+    few, before, most = measured[0], measured[-2], measured[-1]
+    each_ms = (most["shard_cpu_ms"] - before["shard_cpu_ms"]) / (most["shards"] - before["shards"])
+    of_shard_ms = most["shard_cpu_ms"] + each_ms * (PROJECTED_SHARDS - most["shards"])
     work_ms = EVENTS_PER_SHARD / EVENTS_PER_S * 1000
-    here_ms = base_ms + each_ms * SHARDS
-    kept = (work_ms + here_ms) / (work_ms + of_shard_ms)
-    print(f"per epoch and shard: {base_ms:.2f} ms, and {each_ms:.3f} ms for each shard there is")
+    kept = (work_ms + few["shard_cpu_ms"]) / (work_ms + of_shard_ms)
+    print(f"per epoch and shard: {each_ms:.2f} ms for each shard from {before['shards']} to {most['shards']}")
     print(
-        f"PROJECTION, not measured: with {PROJECTED_SHARDS} shards {of_shard_ms:.1f} ms of {work_ms:.0f} ms of work "
+        f"PROJECTION, not measured: with {PROJECTED_SHARDS} shards {of_shard_ms:.0f} ms beside {work_ms:.0f} ms of work "
         f"({EVENTS_PER_SHARD:,} events a shard and epoch at {EVENTS_PER_S:,} events/s): a shard keeps {kept:.0%} of its "
-        f"rate with {SHARDS}"
+        f"rate with {few['shards']}"
     )
     return {
-        "base_ms": round(base_ms, 3),
         "each_shard_ms": round(each_ms, 4),
         "projected_shards": PROJECTED_SHARDS,
         "projected_ms": round(of_shard_ms, 2),
         "projected_share_of_rate_kept": round(kept, 3),
     }
-
-
-def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(where it meets zero, slope) of the line nearest to the points by least squares."""
-    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
-    return mean_y - slope * mean_x, slope

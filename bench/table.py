@@ -27,7 +27,7 @@ class All:
 
     benchmarks: Sequence[Benchmark]
     NAME: str = "all"
-    HELP: str = "every one that has a goal, in turn, and a table of them (an hour and more)"
+    HELP: str = "all but recovery, rescale, state and pat in turn, and a table of what they came to (an hour and more)"
 
     def run(
         self,

@@ -152,11 +152,12 @@ def test_without_a_name_the_benchmarks_are_listed(capsys: pytest.CaptureFixture[
     assert all(f"{benchmark.NAME} " in listed and benchmark.HELP in listed for benchmark in BENCHMARKS)
 
 
+@pytest.mark.parametrize("place", ["absent/figures.json", "."])
 def test_a_place_that_figures_cannot_go_to_is_told_before_the_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["throughput", "--smoke", "--json", str(tmp_path / "absent" / "figures.json")])
+        main(["throughput", "--smoke", "--json", str(tmp_path / place)])
 
     assert ended.value.code == 2
-    assert "no such folder: make it first" in capsys.readouterr().err
+    assert "not a file in a folder that is there" in capsys.readouterr().err
