@@ -13,12 +13,13 @@ import gc
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from bench.harness import RUNS, SMOKE_RUNS
 from rules.state import State
 
 NAME = "state"
@@ -51,16 +52,18 @@ class Cost:
 
 
 def run(smoke: bool) -> dict[str, object]:
-    """Measure counters and sets on both sides, print a table, return its figures.
+    """Measure counters and sets on both sides in turns, print a table of medians, return its figures.
 
     Needs Linux. Raises RuntimeError when the two sides disagree on what was counted.
     """
-    keys = SMOKE_KEYS if smoke else KEYS
+    keys, runs = (SMOKE_KEYS, SMOKE_RUNS) if smoke else (KEYS, RUNS)
+    load = os.getloadavg()
     print(f"{f'{keys:,} keys':16}       bytes per key                         ns per write")
     print(f"{'':16} {'State':>8} {'dict':>8}   ratio   limit    {'State':>8} {'dict':>8}")
-    figures: dict[str, object] = {"keys": keys}
+    figures: dict[str, object] = {"keys": keys, "runs": runs}
     for kind, limit in LIMITS.items():
-        ours, bare = in_own_process("State", kind, keys), in_own_process("dict", kind, keys)
+        turns = [[in_own_process(side, kind, keys) for side in ("State", "dict")] for _ in range(runs)]
+        ours, bare = map(_median, zip(*turns, strict=True))
         if ours.answer != bare.answer:
             raise RuntimeError(f"{kind}: State came to {ours.answer} and the dict to {bare.answer}")
         ratio = ours.bytes_per_key / bare.bytes_per_key
@@ -74,7 +77,14 @@ def run(smoke: bool) -> dict[str, object]:
             "limit": limit,
             "ns_per_write": {"State": round(ours.ns_per_write), "dict": round(bare.ns_per_write)},
         }
-    return figures
+    print(f"medians of {runs} in turns; load average {load[0]:.2f} before, {os.getloadavg()[0]:.2f} after")
+    return {**figures, "load": {"before": load, "after": os.getloadavg()}}
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    """Of each figure by itself; what was counted is the same in all."""
+    bytes_per_key = statistics.median(cost.bytes_per_key for cost in costs)
+    return Cost(bytes_per_key, statistics.median(cost.ns_per_write for cost in costs), costs[0].answer)
 
 
 def in_own_process(side: str, kind: str, keys: int) -> Cost:
