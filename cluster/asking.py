@@ -16,6 +16,7 @@ import msgspec
 
 from cluster.checkpoints import newest_whole
 from cluster.stores import Store, StoreError
+from cluster.wording import counted
 from rules.state import Row
 
 STATUS = "status"
@@ -307,7 +308,7 @@ def status_text(now: Standing) -> str:
     if now.manifest is not None and not now.runs:
         record = now.record()["checkpoint"]
         at = "the end of the input" if record["path"] is None else f"{record['path']}, {record['place'][1]:,}"
-        lines.append(f"  {'resumes':<12}at {at} (epoch {record['epoch']:,}, {_counted(record['shards'], 'shard')})")
+        lines.append(f"  {'resumes':<12}at {at} (epoch {record['epoch']:,}, {counted(record['shards'], 'shard')})")
     if now.manifest is not None and now.manifest.get("removed"):
         keys = ", ".join(key for key, _ in now.manifest["removed"])
         lines.append(f"  {'removed':<12}{keys}: by hand, so this is not what the input alone makes of the job")
@@ -338,7 +339,7 @@ def _figures(note: dict[str, Any], runs: bool) -> Iterator[tuple[str, str]]:
     yield "events", f"{note['events']:,}" + (f", {note['events_per_s']:,}/s" if runs else " in its last run")
     source = note["input"]
     if source["path"] is not None:
-        which = f"{source['done'] + 1} of {_counted(source['files'], 'file')}"
+        which = f"{source['done'] + 1} of {counted(source['files'], 'file')}"
         yield "input", f"{source['path']} ({which}), {_size(source['bytes_left'])} left"
     yield "event time", (note["event_time"] or "")[:19].replace("T", " ")
     severities = ", ".join(f"{name} {number:,}" for name, number in note["severities"].items())
@@ -348,15 +349,11 @@ def _figures(note: dict[str, Any], runs: bool) -> Iterator[tuple[str, str]]:
     age_s = note["checkpoint_age_s"]
     yield "checkpoint", f"{note['checkpoints']:,}" + (f", the last {_ago(age_s)}" if age_s is not None and runs else "")
     going = f", going to {note['rescaling_to']}" if runs and note["rescaling_to"] is not None else ""
-    yield "shards", f"{note['shards']}{going}, {_counted(note['keys'], 'key')}, {_counted(note['restarts'], 'restart')}"
+    yield "shards", f"{note['shards']}{going}, {counted(note['keys'], 'key')}, {counted(note['restarts'], 'restart')}"
     for rule_id, share in note["lane"].items():
         yield "serial lane", f"{rule_id}: {share['fraction']:.1%} of its evaluations, {share['seconds']:.1f} s"
     if note["rules_off"]:
         yield "switched off", f"{', '.join(note['rules_off'])}: evaluations of it did not return"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _ago(seconds: float) -> str:

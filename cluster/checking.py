@@ -6,15 +6,12 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cluster.wording import counted, first_of
 from rules.errors import InvalidPack, Problem
-from rules.guards import Guard
 from rules.lints import NO_GUARD, NO_GUARD_REASON, Finding, Report, lint, reason_of
 from rules.lints.sources import Place, column_of
 from rules.pack import Pack, load_pack, log_types_of, read_files
 from rules.rule import Rule
-
-_SHOWN = 3
-"""So many rules are named."""
 
 ERROR = "error"
 """Stands where warnings have the id of their lint."""
@@ -116,30 +113,23 @@ def _guards(rules: Sequence[Rule]) -> list[str]:
     without = len(rules) - guarded
     if not rules:
         return []
-    rest = f"; {_number(without, 'rule')} evaluated on each event of their log types" if without else ""
-    lines = [f"Guards: {_number(guarded, 'rule')} looked up by the value of a field{rest}"]
-    textless = [rule.id for rule in rules if any(_by_no_text(rule.guard(log_type)) for log_type in rule.log_types)]
+    rest = f"; {counted(without, 'rule')} evaluated on each event of their log types" if without else ""
+    lines = [f"Guards: {counted(guarded, 'rule')} looked up by the value of a field{rest}"]
+    textless = [
+        rule.id
+        for rule in rules
+        if any((guard := rule.guard(log_type)) and not guard.names_text for log_type in rule.log_types)
+    ]
     if textless:
-        more = f" and {len(textless) - _SHOWN} more" if len(textless) > _SHOWN else ""
-        lines.append(
-            f"Every line is parsed for {', '.join(textless[:_SHOWN])}{more}: nothing in the guard is a text to look for first"
-        )
+        lines.append(f"Every line is parsed for {first_of(textless)}: nothing in the guard is a text to look for first")
     return lines
-
-
-def _by_no_text(guard: Guard | None) -> bool:
-    return guard is not None and bool(guard) and not guard.names_text
 
 
 def _counts(errors: list[Finding], report: Report, pack: Pack) -> str:
     silenced = f" ({report.silenced} silenced)" if report.silenced else ""
-    notes = f", {_number(len(report.notes), 'note')}" if report.notes else ""
-    helpers = f" and {_number(len(pack.globals), 'helper')}" if pack.globals else ""
+    notes = f", {counted(len(report.notes), 'note')}" if report.notes else ""
+    helpers = f" and {counted(len(pack.globals), 'helper')}" if pack.globals else ""
     return (
-        f"{_number(len(errors), 'error')}, {_number(len(report.findings), 'warning')}{silenced}{notes}"
-        f" in {_number(len(pack.everything), 'rule')}{helpers}"
+        f"{counted(len(errors), 'error')}, {counted(len(report.findings), 'warning')}{silenced}{notes}"
+        f" in {counted(len(pack.everything), 'rule')}{helpers}"
     )
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

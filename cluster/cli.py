@@ -18,6 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cluster.wording import counted
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -226,7 +228,7 @@ def rescale(
             if sys.stderr.isatty():
                 print(file=sys.stderr)
     moved = f"; {done.keys:,} keys moved, and stood still for {done.moving_s * 1000:.0f} ms at most" if done.keys else ""
-    print(f"job {job}: {shards} shard{'' if shards == 1 else 's'}, {done.seconds:.1f} s after it was asked{moved}")
+    print(f"job {job}: {counted(shards, 'shard')}, {done.seconds:.1f} s after it was asked{moved}")
 
 
 @state_app.command("get", epilog="Example:  countersign state get 'denied:arn:aws:iam::1:user/eve' --job march")

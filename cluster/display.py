@@ -12,6 +12,7 @@ import orjson
 from cluster.core.watermark import NEVER_S
 from cluster.runtime.job import Status
 from cluster.sinks import standard_output_failing
+from cluster.wording import counted
 
 _SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "INFO")
 _COLOURS = {"CRITICAL": "bold white on red", "HIGH": "bold red", "MEDIUM": "yellow", "LOW": "cyan", "INFO": "dim"}
@@ -134,11 +135,7 @@ def summary_text(record: dict[str, Any]) -> str:
     """The closing line for a person."""
     return (
         f"{record['events']:,} events in {record['seconds']:.1f} s ({record['events_per_s']:,}/s, "
-        f"{_counted(record['shards'], 'shard', 's')}): "
-        f"{_counted(record['alerts'], 'alert', 's')}, {_counted(record['matches'], 'match', 'es')}, "
-        f"{_counted(record['errors'], 'rule error', 's')}, {_counted(record['dead_letters'], 'dead letter', 's')}"
+        f"{counted(record['shards'], 'shard')}): "
+        f"{counted(record['alerts'], 'alert')}, {counted(record['matches'], 'match', 'es')}, "
+        f"{counted(record['errors'], 'rule error')}, {counted(record['dead_letters'], 'dead letter')}"
     )
-
-
-def _counted(number: int, noun: str, plural: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else plural}"

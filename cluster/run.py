@@ -29,6 +29,7 @@ from cluster.runtime.job import CheckpointDamaged, JobSpec, ProcessLost, Status
 from cluster.sources import changed, discover
 from cluster.spool import Spool, is_spooled, spooled_partition
 from cluster.stores import BlobMissing, Fence, Store, StoreUnreachable, open_store
+from cluster.wording import first_of
 from rules.errors import InvalidPack, Problem
 from rules.filters import FILE, BadFilter, parse_filters
 from rules.jsontext import parse
@@ -839,7 +840,7 @@ def _conclude(options: Options, drive: _Drive, status: Status) -> Summary:
     slow = [rule_id for rule_id, events in record["parsed_for"].items() if events >= _PARSED_TO_TELL]
     if slow:
         notes.append(
-            f"every event was parsed for {', '.join(slow[:3])}{f' and {len(slow) - 3} more' if len(slow) > 3 else ''}: "
+            f"every event was parsed for {first_of(slow)}: "
             "where a rule's guard asks for a text, the others are skipped (`countersign explain` shows guards)"
         )
     notes += [

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKS = ROOT / "rules" / "packs"
 COUNTERSIGN = [str(Path(sys.executable).with_name("countersign"))]
@@ -36,6 +38,11 @@ def countersign(*arguments: object, cwd: Path | None = None, stdin: bytes | None
     command = [*COUNTERSIGN, *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd or ROOT, input=stdin, capture_output=True, timeout=timeout_s, check=False)
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def actors(process: subprocess.Popen[bytes], title: str) -> list[psutil.Process]:
+    """The processes of a run on Ray that are called so: ShardActor, CoordinatorActor."""
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if title in child.name()]
 
 
 def run(

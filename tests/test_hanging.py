@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.commands import COUNTERSIGN, ROOT, Done, run, write_rule
+from tests.commands import COUNTERSIGN, ROOT, Done, actors, run, write_rule
 
 RULES = {
     "Count": ("", 'return increment_counter("count:" + user) % 10 == 0'),
@@ -185,8 +184,7 @@ def test_a_frozen_process_is_noticed_and_the_run_goes_on_by_itself(actor: str, t
     while not (out / "matches.jsonl").exists() or not (out / "matches.jsonl").stat().st_size:
         assert time.monotonic() < until_s
         time.sleep(0.02)
-    children = psutil.Process(process.pid).children(recursive=True)
-    frozen = next(child for child in children if actor in " ".join(child.cmdline()))
+    frozen = actors(process, actor)[0]
     os.kill(frozen.pid, signal.SIGSTOP)
     stopped_s = time.monotonic()
     frozen.wait(timeout=20)  # psutil: until it is gone

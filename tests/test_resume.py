@@ -25,7 +25,7 @@ from cluster.run import CannotRun, Options
 from cluster.run import run as driver_run
 from cluster.runtime.job import JobSpec, ProcessLost, Status
 from cluster.runtime.local import LocalRuntime
-from tests.commands import COUNTERSIGN, PACKS, ROOT, Done, countersign, run
+from tests.commands import COUNTERSIGN, PACKS, ROOT, Done, actors, countersign, run
 
 OUTPUTS = ("matches.jsonl", "alerts.jsonl", "errors.jsonl")
 
@@ -140,9 +140,7 @@ def test_a_run_goes_on_by_itself_when_a_process_is_lost(actor: str, logs: Path, 
     arguments = command(logs, tmp_path, tmp_path / "store", "ray", 2)
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(tmp_path / "matches.jsonl")
-    children = psutil.Process(process.pid).children(recursive=True)
-    lost = next(child for child in children if actor in " ".join(child.cmdline()))
-    lost.kill()
+    actors(process, actor)[0].kill()
     stdout, stderr = process.communicate(timeout=120)
 
     assert process.returncode == 0, stderr.decode()
@@ -173,8 +171,7 @@ def test_a_shard_that_is_lost_while_it_has_nothing_to_do_is_noticed_in_its_turn(
     process.stdin.write(b"".join(lines[:half]))
     wait_for(tmp_path / "matches.jsonl")
     time.sleep(1)
-    *_, last = (child for child in psutil.Process(process.pid).children(recursive=True) if "ShardActor" in child.name())
-    last.kill()
+    actors(process, "ShardActor")[-1].kill()
     told = iter(process.stderr.readline, b"")
     assert any(b"a process of the run was lost" in line for line in told)
     stdout, stderr = process.communicate(b"".join(lines[half:]), timeout=120)
@@ -196,11 +193,7 @@ def test_streams_get_nothing_twice_and_what_is_left_of_a_life_goes_on(
     client: Any = redis.Redis.from_url(redis_url)
 
     def shards() -> dict[int, psutil.Process]:
-        return {
-            child.pid: child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if "ShardActor" in child.name()
-        }
+        return {shard.pid: shard for shard in actors(process, "ShardActor")}
 
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until_s = time.monotonic() + 60

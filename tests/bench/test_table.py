@@ -63,7 +63,6 @@ def test_all_runs_on_past_a_benchmark_that_fails_and_fails_in_the_end(
 
 def test_all_saves_what_it_has_after_each_benchmark(tmp_path: Path) -> None:
     saved: list[set[str]] = []
-
     benchmarks = (_Made("first", lambda: _of(FAST)), _Made("second", lambda: _of(SLOW)), _Made("third", _failing))
 
     with pytest.raises(RuntimeError):
